@@ -1,0 +1,30 @@
+"""Why one language model scores differently from another.
+
+`diffharness.run(RunConfig(...))` returns a `Report`; the command line is `diffharness`.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from diffharness.config import RunConfig
+    from diffharness.pipeline import run
+    from diffharness.report.schema import Report
+
+__version__ = "0.1.0"
+__all__ = ["Report", "RunConfig", "__version__", "run"]
+
+_HOMES = {
+    "Report": "diffharness.report.schema",
+    "RunConfig": "diffharness.config",
+    "run": "diffharness.pipeline",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Import the public names on first use, so that `diffharness --help` does not wait for torch."""
+    if name in _HOMES:
+        return getattr(importlib.import_module(_HOMES[name]), name)
+    raise AttributeError(f"module 'diffharness' has no attribute {name!r}")

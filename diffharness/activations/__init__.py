@@ -1,0 +1,1 @@
+"""nnsight's side: locating layers, replay, the on-disk store, corpora."""

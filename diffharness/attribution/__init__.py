@@ -1,0 +1,1 @@
+"""The account of the gap: surrogates, path integral, interventions, decomposition."""

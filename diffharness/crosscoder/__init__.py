@@ -1,0 +1,1 @@
+"""The dictionary: model, training, checkpoints, quality."""

@@ -1,0 +1,1 @@
+"""lm-eval's side: the recording model, the ledger, paired scores."""

@@ -1,0 +1,1 @@
+"""Which latents differ and what they stand for: scaling, identification, annotation, shift."""

@@ -1,0 +1,1 @@
+"""The embedded default: a tiny model trio with a planted, known difference."""

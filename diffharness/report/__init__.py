@@ -1,0 +1,1 @@
+"""One data model (`schema`); terminal, Markdown, HTML and JSON are views of it."""

@@ -1,0 +1,1 @@
+"""Paired tests, intervals, corrections: plain arrays in, numbers out."""
