@@ -1,0 +1,356 @@
+"""The adapter to lm-eval's task side: tasks by name, one evaluation, and lm-eval's own command line.
+
+`recording.py` is the adapter to its model side; no other module imports lm-eval.
+"""
+
+# lm-eval's decorators and lazy exports hide its signatures from type checkers.
+# pyright: reportAttributeAccessIssue=false, reportCallIssue=false, reportGeneralTypeIssues=false
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import lm_eval
+import numpy as np
+from lm_eval.api.task import Task
+from lm_eval.tasks import TaskManager
+from lm_eval.utils import handle_non_serializable, simple_parse_args_string
+
+from diffharness.errors import DiffharnessError, RunError, UsageError
+from diffharness.evaluation.recording import RecordingModel
+from diffharness.evaluation.scores import DocumentScore, Evaluation, MetricKey, TaskInfo, Value
+
+_NOT_METRICS = {"alias", "name", "sample_len", "sample_count"}
+
+
+@dataclass(frozen=True)
+class LoadedTasks:
+    """Tasks ready to be run, as often as needed."""
+
+    tasks: dict[str, Task]
+    manager: TaskManager
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The leaf tasks, in order."""
+        return tuple(self.tasks)
+
+    def aggregation(self, task: str, metric: str) -> Callable[[list[Any]], float]:
+        """lm-eval's own function from the documents' values to the task's score."""
+        functions = self.tasks[task].aggregation()
+        return functions.get(metric, lambda values: float(np.mean(values)))
+
+
+def quiet() -> None:
+    """Show lm-eval's and its libraries' errors only: what matters of their talk is in our own output."""
+    for name in ("lm_eval", "datasets", "transformers", "nnsight", "accelerate", "httpx", "evaluate"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+
+
+def load_tasks(names: Sequence[str], include_path: Sequence[Path] = ()) -> LoadedTasks:
+    """Find and load tasks, groups and patterns by name, as lm-eval does.
+
+    Raises:
+        UsageError: a name that no task has, a task that can not be loaded, a task without documents.
+    """
+    for path in include_path:
+        if not path.is_dir():
+            raise UsageError(f"--include-path {path} is not a folder; give the folder that holds the tasks' YAML files")
+    manager = TaskManager(include_path=[str(p) for p in include_path] or None)
+    known = set(manager.all_tasks)
+    for name in names:
+        matched = manager.match_tasks([name])
+        if not matched and not Path(name).is_file():
+            raise UsageError(f"task {name!r} is unknown{_nearest(name, known)}; `lm-eval ls tasks` lists all")
+    try:
+        loaded = manager.load(list(names))["tasks"]
+    except Exception as error:
+        raise UsageError(f"tasks {', '.join(names)} can not be loaded: {_first_line(error)}") from error
+    for name, task in loaded.items():
+        if len(task.eval_docs) == 0:
+            raise UsageError(f"task {name!r} has no documents; check its dataset and split")
+    if not loaded:
+        raise UsageError(f"{', '.join(names)} holds no tasks")
+    return LoadedTasks(loaded, manager)
+
+
+def _nearest(name: str, known: set[str]) -> str:
+    import difflib
+
+    close = difflib.get_close_matches(name, known, n=1)
+    return f"; did you mean {close[0]!r}" if close else ""
+
+
+def _first_line(error: BaseException) -> str:
+    text = str(error).strip() or type(error).__name__
+    return text.splitlines()[0]
+
+
+def parse_model_args(model: str) -> dict[str, Any]:
+    """lm-eval model arguments of a folder, a Hub id, or a `key=value,...` string."""
+    if "=" in model and not Path(model).exists():
+        arguments = simple_parse_args_string(model)
+        if "pretrained" not in arguments:
+            raise UsageError(f"model arguments {model!r} name no model; add pretrained=FOLDER_OR_HUB_ID")
+        return arguments
+    return {"pretrained": model}
+
+
+def load_model(model: str, *, batch_size: int | str, device: str | None) -> RecordingModel:
+    """Load a model for recording, exactly as lm-eval's `hf` would.
+
+    Raises:
+        RunError: the model can not be loaded, with the library's first line.
+    """
+    arguments = parse_model_args(model)
+    try:
+        loaded = RecordingModel.create_from_arg_obj(
+            arguments, {"batch_size": batch_size, "max_batch_size": None, "device": device}
+        )
+    except DiffharnessError:
+        raise
+    except Exception as error:
+        raise RunError(f"model {arguments['pretrained']!r} can not be loaded: {_first_line(error)}") from error
+    loaded.hf_model.requires_grad_(False)
+    return loaded
+
+
+def evaluate(
+    model: RecordingModel,
+    tasks: LoadedTasks,
+    *,
+    only: Sequence[str] | None = None,
+    limit: float | None = None,
+    model_args: str = "",
+    progress: Callable[[int, int], None] | None = None,
+) -> tuple[Evaluation, dict[str, Any]]:
+    """Run lm-eval and gather the scores, the documents and the ledger.
+
+    Args:
+        model: the recording model; its ledger is cleared first.
+        tasks: the loaded tasks.
+        only: names of the tasks to run; all by default.
+        limit: documents a task (a count, or a fraction below 1).
+        model_args: kept with the result.
+        progress: called with (answered requests, all requests).
+
+    Returns:
+        The evaluation, and lm-eval's own result dictionary (with samples).
+
+    Raises:
+        RunError: lm-eval failed, or the ledger is short of a request.
+    """
+    model.clear_ledger()
+    chosen = {name: tasks.tasks[name] for name in (only or tasks.names)}
+    if progress is not None:
+        _count_progress(model, progress)
+    try:
+        results = lm_eval.simple_evaluate(
+            model=model,
+            tasks=list(chosen.values()),
+            task_manager=tasks.manager,
+            limit=limit,
+            bootstrap_iters=0,
+            log_samples=True,
+        )
+    except DiffharnessError:
+        raise
+    except Exception as error:
+        raise RunError(f"lm-eval failed on {', '.join(chosen)}: {_first_line(error)}") from error
+    if results is None:
+        raise RunError("lm-eval returned no results on this process; run on one process")
+    return gather(model, chosen, dict(results), model_args=model_args, settings={"limit": limit}), dict(results)
+
+
+def _count_progress(model: RecordingModel, progress: Callable[[int, int], None]) -> None:
+    """Count answers; the total is only known once lm-eval has built its requests, one request type at a time."""
+    done = 0
+
+    def report() -> None:
+        nonlocal done
+        done += 1
+        progress(done, max(done, model.n_requests))
+
+    model.report_progress(report)
+
+
+def gather(
+    model: RecordingModel,
+    tasks: dict[str, Task],
+    results: dict[str, Any],
+    *,
+    model_args: str,
+    settings: dict[str, Any],
+) -> Evaluation:
+    """Turn lm-eval's result dictionary and the model's ledger into an `Evaluation`.
+
+    Raises:
+        RunError: the ledger is short of a request.
+    """
+    ledger = model.ledger()
+    infos, documents = [], []
+    for name, task in tasks.items():
+        samples = results["samples"][name]
+        infos.append(_task_info(name, task, results, samples))
+        documents.extend(_document(name, task, sample) for sample in samples)
+        n_repeats = {i.doc_id: i.repeats or 1 for i in task.instances}
+        ledger.check_complete(
+            (name, int(i.doc_id or 0), i.idx, repeat) for i in task.instances for repeat in range(n_repeats[i.doc_id])
+        )
+    return Evaluation(model_args, tuple(infos), tuple(documents), ledger, settings)
+
+
+def _task_info(name: str, task: Task, results: dict[str, Any], samples: list[dict[str, Any]]) -> TaskInfo:
+    row = {
+        key: value
+        for key, value in results["results"][name].items()
+        if "," in key and "_stderr," not in key and key.split(",")[0] not in _NOT_METRICS
+    }
+    better = {**task.higher_is_better(), **results.get("higher_is_better", {}).get(name, {})}
+    metrics = []
+    for key in row:
+        metric, filter_name = key.split(",", 1)
+        metrics.append(MetricKey(metric, filter_name, better.get(metric) is not False))
+    metadata = task.get_config("metadata") or {}
+    category = metadata.get("category", [])
+    hashes = "".join(s["doc_hash"] + s["prompt_hash"] + s["target_hash"] for s in samples)
+    return TaskInfo(
+        name=name,
+        output_type=str(task.OUTPUT_TYPE),
+        metrics=tuple(metrics),
+        categories=(category,) if isinstance(category, str) else tuple(category),
+        version=str(metadata.get("version", "")),
+        hash=hashlib.sha256(hashes.encode()).hexdigest()[:16],
+        scores={key: float(value) for key, value in row.items()},
+    )
+
+
+def _document(name: str, task: Task, sample: dict[str, Any]) -> DocumentScore:
+    choices, gold = _choices(task, sample["doc"])
+    first = sample["filtered_resps"][0]
+    if choices:
+        likelihoods = [r[0] for r in sample["filtered_resps"][: len(choices)]]
+        answer = choices[int(np.argmax(likelihoods))]
+        target = " | ".join(choices[g] for g in gold)
+    else:
+        answer = first if isinstance(first, str) else ""
+        target = str(sample["target"])
+    return DocumentScore(
+        task=name,
+        doc_id=int(sample["doc_id"]),
+        filter=sample["filter"],
+        doc_hash=sample["doc_hash"],
+        prompt_hash=sample["prompt_hash"],
+        prompt=str(sample["arguments"][0][0]),
+        target=target,
+        answer=answer,
+        values={m: _value(sample[m]) for m in sample["metrics"]},
+        gold=gold,
+        choices=choices,
+    )
+
+
+def _choices(task: Task, doc: Any) -> tuple[tuple[str, ...], tuple[int, ...]]:
+    """The choices and the right ones, read as lm-eval's `process_results` reads them."""
+    if task.OUTPUT_TYPE != "multiple_choice":
+        return (), ()
+    choices = tuple(str(c) for c in task.doc_to_choice(doc))  # pyright: ignore[reportAttributeAccessIssue]
+    gold = task.doc_to_text(doc) if getattr(task, "multiple_input", 0) else task.doc_to_target(doc)
+    golds = gold if isinstance(gold, list) else [gold]
+    indices = [choices.index(g) if isinstance(g, str) and g in choices else g for g in golds]
+    return choices, tuple(int(g) for g in indices if isinstance(g, int) and 0 <= g < len(choices))
+
+
+def _value(value: Any) -> Value:
+    if isinstance(value, list | tuple):
+        return tuple(float(v) for v in np.ravel(np.asarray(value, dtype=object)).tolist() if _is_number(v))
+    return float(value) if _is_number(value) else float("nan")
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float | np.number | np.bool_)
+
+
+def write_results(results: dict[str, Any], folder: Path) -> list[Path]:
+    """Write lm-eval's results and samples in its own JSON shapes."""
+    body = {key: value for key, value in results.items() if key != "samples"}
+    files = [folder / "results.json"]
+    files[0].write_text(
+        json.dumps(body, indent=2, default=handle_non_serializable, ensure_ascii=False), encoding="utf-8"
+    )
+    for name, samples in results.get("samples", {}).items():
+        file = folder / f"samples_{name.replace('/', '_')}.jsonl"
+        lines = (json.dumps(s, default=handle_non_serializable, ensure_ascii=False) for s in samples)
+        file.write_text("\n".join(lines) + "\n", encoding="utf-8")
+        files.append(file)
+    return files
+
+
+@contextmanager
+def _watched_evaluation(
+    finished: Callable[[RecordingModel, dict[str, Task], dict[str, Any]], None],
+) -> Iterator[None]:
+    """Let lm-eval's command line run as it is, and be told of its model, tasks and results when it has them."""
+    original = lm_eval.simple_evaluate
+
+    def watched(model: Any, *args: Any, **kwargs: Any) -> Any:
+        if model != "diffharness":
+            return original(model, *args, **kwargs)
+        if kwargs.get("use_cache"):
+            raise UsageError(
+                "--use_cache answers requests without the model, so nothing could be recorded; leave it out"
+            )
+        recording = RecordingModel.create_from_arg_obj(
+            dict(kwargs.get("model_args") or {}),
+            {key: kwargs.get(key) for key in ("batch_size", "max_batch_size", "device")},
+        )
+        manager = kwargs["task_manager"]
+        load, tasks = manager.load, {}
+
+        def watched_load(specs: Any) -> Any:
+            loaded = load(specs)
+            tasks.update(loaded["tasks"])
+            return loaded
+
+        manager.load = watched_load
+        keeps_samples = kwargs.pop("log_samples", True)
+        results = original(recording, *args, **kwargs, log_samples=True)
+        if results is not None:
+            finished(recording, tasks, dict(results))
+            if not keeps_samples:
+                results.pop("samples", None)
+        return results
+
+    lm_eval.simple_evaluate = watched
+    try:
+        yield
+    finally:
+        lm_eval.simple_evaluate = original
+
+
+def run_command_line(
+    arguments: Sequence[str], finished: Callable[[RecordingModel, dict[str, Task], dict[str, Any]], None]
+) -> None:
+    """Run lm-eval's command line with the recording model registered.
+
+    Args:
+        arguments: what would follow `lm-eval`.
+        finished: called with the model, the tasks and lm-eval's results when `--model diffharness` was used.
+    """
+    from lm_eval.__main__ import cli_evaluate
+
+    before = sys.argv
+    sys.argv = ["diffharness lm-eval", *arguments]
+    try:
+        with _watched_evaluation(finished):
+            cli_evaluate()
+    finally:
+        sys.argv = before
