@@ -96,9 +96,7 @@ def bootstrap_ratio(
     return mean_R2[:, 0] / mean_R2[:, 1]
 
 
-def percentile_interval(
-    draws: Float[np.ndarray, "R ..."], level: float = 0.95, n: int | None = None
-) -> Intervals:
+def percentile_interval(draws: Float[np.ndarray, "R ..."], level: float = 0.95, n: int | None = None) -> Intervals:
     """Percentiles of bootstrap draws along the first axis.
 
     With `n`, the number of documents (or clusters) resampled, the percentiles are moved outwards so that for

@@ -103,8 +103,8 @@ def paired_ratio(
     Columns are numerator and denominator of each document; a side's score is
     transform(Σ numerator / Σ denominator), for example `np.exp` for a perplexity. The whole ratio is
     recomputed on every resample. The test exchanges the two sides of random documents (approximate
-    randomisation), and the interval is widened to hold 0 where it does not reject. `n_better` counts documents
-    by their own ratio.
+    randomisation), and the interval is widened to hold 0 where it does not reject. `n_better` counts
+    documents by their own ratio.
     """
     base_N2, cand_N2 = _pair(baseline_N2, candidate_N2)
     link = transform or (lambda ratio: ratio)
@@ -176,9 +176,7 @@ def tango_interval(n_up: int, n_down: int, n: int, level: float = 0.95) -> tuple
     return falling_root(score, z, -1.0, estimate), falling_root(score, -z, estimate, 1.0)
 
 
-def verdict(
-    gap: float, low: float, high: float, smallest_effect: float, higher_is_better: bool = True
-) -> Verdict:
+def verdict(gap: float, low: float, high: float, smallest_effect: float, higher_is_better: bool = True) -> Verdict:
     """The word for a gap.
 
     *improved* or *regressed* where the interval excludes 0 and |gap| ≥ `smallest_effect`; *no change* where
@@ -205,9 +203,7 @@ def _mean_interval(
     return low, max(float(bootstrap.high), min(flips[1], widest))
 
 
-def _pair(
-    baseline: npt.ArrayLike, candidate: npt.ArrayLike
-) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+def _pair(baseline: npt.ArrayLike, candidate: npt.ArrayLike) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
     base, cand = np.asarray(baseline, dtype=np.float64), np.asarray(candidate, dtype=np.float64)
     if base.shape != cand.shape:
         raise ValueError(f"paired scores have one shape, got {base.shape} and {cand.shape}")

@@ -29,9 +29,7 @@ def fisher_exact_p(a: int, total_a: int, b: int, total_b: int) -> float:
     return float(np.asarray(stats.fisher_exact(table))[1])
 
 
-def ratio_interval(
-    a: int, total_a: int, b: int, total_b: int, level: float = 0.95
-) -> tuple[float, float] | None:
+def ratio_interval(a: int, total_a: int, b: int, total_b: int, level: float = 0.95) -> tuple[float, float] | None:
     """Score interval of (a / total_a) / (b / total_b): Koopman 1984, as Miettinen & Nurminen 1985 write it.
 
     Chosen because it needs no added counts and holds its level down to counts of 1 (Fagerland, Lydersen &
@@ -60,9 +58,7 @@ def ratio_interval(
     return low, high
 
 
-def change_interval(
-    a: int, total_a: int, b: int, total_b: int, level: float = 0.95
-) -> tuple[float, float] | None:
+def change_interval(a: int, total_a: int, b: int, total_b: int, level: float = 0.95) -> tuple[float, float] | None:
     """`ratio_interval` in percent change, or `None` where an end is infinite or there is no ratio."""
     ratio = ratio_interval(a, total_a, b, total_b, level)
     if ratio is None or not np.isfinite(ratio[1]):
