@@ -1,0 +1,50 @@
+"""The normalised space: a mean a model and dimension, and one scale a model, summed in float64.
+
+Legend: N tokens, M models, D width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from diffharness.errors import RunError
+
+CHUNK_TOKENS = 4096
+
+
+def chunks(x_NMD: Float[Tensor, "N M D"], chunk_tokens: int = CHUNK_TOKENS) -> Iterator[Tensor]:
+    """Contiguous pieces, so that a memory map is never read whole."""
+    for start in range(0, len(x_NMD), chunk_tokens):
+        yield x_NMD[start : start + chunk_tokens]
+
+
+def normalisation(
+    x_NMD: Float[Tensor, "N M D"], sides: tuple[str, ...]
+) -> tuple[Float[Tensor, "M D"], Float[Tensor, " M"]]:
+    """Mean (float64) of each model and dimension, and the scale that makes the mean of ‖scale (x − mean)‖² D.
+
+    One scale a model (Minder et al.'s newer convention), because scales change Δnorm. Tokens of other kind
+    than those coded later (first tokens, with norms many times the usual) are for the caller to leave out.
+
+    Raises:
+        RunError: a model's activations are not finite, or constant.
+    """
+    n_tokens, _, d_model = x_NMD.shape
+    sum_MD = torch.zeros(x_NMD.shape[1:], dtype=torch.float64)
+    for x_CMD in chunks(x_NMD):
+        sum_MD += x_CMD.to(torch.float64).sum(dim=0).cpu()
+    mean_MD = sum_MD / n_tokens
+    square_M = torch.zeros(len(mean_MD), dtype=torch.float64)
+    for x_CMD in chunks(x_NMD):
+        square_M += (x_CMD.to(torch.float64).cpu() - mean_MD).square().sum(dim=(0, 2))
+    for side, square in zip(sides, square_M.tolist()):
+        if not 0 < square < float("inf"):
+            raise RunError(
+                f"activations of {side}: squared deviation from their mean is {square}; a crosscoder needs "
+                "finite activations that vary, check the model's weights and dtype"
+            )
+    return mean_MD, (n_tokens * d_model / square_M).sqrt()
