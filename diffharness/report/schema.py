@@ -119,7 +119,7 @@ class Ablation(Model):
     score: float
     """lm-eval's own metric of the candidate without the category's change."""
     change: float
-    """candidate − `score`: what the category's change is worth in the real metric, the rest being in place."""
+    """candidate − `score`: what the category's change is worth in the real metric, the rest in place."""
     interval: Interval
     n: int
 

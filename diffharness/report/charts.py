@@ -1,0 +1,238 @@
+"""The figures, each an Altair specification written once: inline SVG for the page, files for Markdown.
+
+Blue adds, orange takes away (told apart by every common form of colour blindness), and every bar and cell
+carries its number. Text and lines take the colour of the text around them, so that dark mode needs no
+second drawing.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from diffharness.report.numbers import plain, signed
+from diffharness.report.schema import Report, Task
+from diffharness.report.text import brief
+from diffharness.report.view import Heat, by_severity, heat, is_real, waterfall
+
+if TYPE_CHECKING:
+    import altair as alt
+
+    Chart = alt.LayerChart | alt.FacetChart
+
+ADDS = "#2f7fc1"
+TAKES = "#d9730d"
+LIGHT_TEXT, LIGHT_PAGE = "#1f2328", "#ffffff"
+DARK_TEXT, DARK_PAGE = "#e6e8eb", "#0f1216"
+
+MOST_WATERFALLS = 30
+"""Tasks drawn; the rest have their tables."""
+_MOST_HEAT_ROWS, _MOST_HEAT_COLUMNS = 40, 16
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A drawn figure: `name` is its file's stem, `alt` its text alternative, `svg` in the page's colours."""
+
+    name: str
+    title: str
+    alt: str
+    svg: str
+    task: str | None = None
+
+
+def figures(report: Report) -> tuple[Figure, ...]:
+    """The heat map, and a waterfall for each task that has an account, the most severe first."""
+    if report.validation.mechanism_withheld is not None:
+        return ()
+    drawn = []
+    heated = heat(report)
+    if heated is not None:
+        title = "What the latents of each category contribute to each task's gap"
+        drawn.append(Figure("heatmap", title, describe_heat(heated), to_svg(heat_chart(heated))))
+    accounted = [t for t in by_severity(report.tasks) if t.components and t.surrogate is not None]
+    accounted.sort(key=lambda task: not is_real(task))
+    used: set[str] = set()
+    for task in accounted[:MOST_WATERFALLS]:
+        title = f"From baseline to candidate: {brief(task.task, 60)}"
+        name = _file_stem(task.task, used)
+        drawn.append(Figure(name, title, describe_waterfall(task), to_svg(waterfall_chart(task)), task.task))
+    return tuple(drawn)
+
+
+def waterfall_chart(task: Task) -> Chart:
+    """Baseline → components → candidate in the surrogate's unit, with intervals.
+
+    Bars do not start at zero, so the two totals are drawn as lines and not as bars.
+    """
+    import altair as alt
+
+    steps = waterfall(task)
+    rows = [
+        {
+            "row": row,
+            "start": step.start,
+            "end": step.end,
+            "low": step.low,
+            "high": step.high,
+            "total": step.contribution is None,
+            "sign": "takes" if (step.contribution or 0) < 0 else "adds",
+            "text": plain(step.end) if step.contribution is None else signed(step.contribution),
+            "edge": max(v for v in (step.start, step.end, step.high) if v is not None),
+            "next": min(row + 1, len(steps) - 1),
+        }
+        for row, step in enumerate(steps)
+    ]
+    lows = [v for r in rows for v in (r["start"], r["end"], r["low"]) if v is not None]
+    highs = [v for r in rows for v in (r["start"], r["end"], r["high"]) if v is not None]
+    span = (max(highs) - min(lows)) or 1.0
+    domain = [min(lows) - 0.03 * span, max(highs) + 0.16 * span]
+    labels = [brief(step.label, 26) for step in steps]
+    base = alt.Chart(alt.Data(values=rows))
+    y = alt.Y(
+        "row:O",
+        title=None,
+        axis=alt.Axis(labelExpr=f"{json.dumps(labels)}[datum.value]", labelLimit=200, ticks=False, labelPadding=8),
+    )
+    unit = task.surrogate.name if task.surrogate else ""
+    x = alt.X("start:Q", title=brief(unit, 70), scale=alt.Scale(domain=domain, nice=False, zero=False))
+    colour = alt.Color("sign:N", legend=None, scale=alt.Scale(domain=["adds", "takes"], range=[ADDS, TAKES]))
+    parts_only, totals_only = "!datum.total", "datum.total"
+    bars = base.transform_filter(parts_only).mark_bar(height=13, cornerRadius=1).encode(x, y, x2="end:Q", color=colour)
+    totals = base.transform_filter(totals_only).mark_tick(thickness=3, size=16, color="currentColor").encode(x, y)
+    whiskers = (
+        base.transform_filter("isValid(datum.low)")
+        .mark_rule(color="currentColor", opacity=0.75, strokeWidth=1.2)
+        .encode(alt.X("low:Q"), y, x2="high:Q")
+    )
+    joints = base.mark_rule(color="currentColor", opacity=0.3).encode(alt.X("end:Q"), y, y2="next:O")
+    numbers = base.mark_text(align="left", dx=7, fontSize=11, color="currentColor").encode(
+        alt.X("edge:Q"), y, text="text:N"
+    )
+    return _configured(alt.layer(joints, bars, whiskers, totals, numbers, width=360, height={"step": 23}))
+
+
+def heat_chart(heated: Heat) -> Chart:
+    """Categories × tasks: the number in the cell, its size as the cell's shade."""
+    import altair as alt
+
+    tasks, categories = heated.tasks[:_MOST_HEAT_ROWS], heated.categories[:_MOST_HEAT_COLUMNS]
+    cells = [
+        {
+            "row": row,
+            "column": column,
+            "shade": 0.62 * abs(heated.shades[row][column]),
+            "sign": "takes" if (value or 0) < 0 else "adds",
+            "text": signed(value),
+        }
+        for row in range(len(tasks))
+        for column, value in enumerate(heated.cells[row][: len(categories)])
+    ]
+    untracked = [not (t.surrogate is not None and t.surrogate.tracks) for t in tasks]
+    row_labels = [brief(t.task, 34) + (" †" if lost else "") for t, lost in zip(tasks, untracked)]
+    column_labels = [brief(c, 22) for c in categories]
+    base = alt.Chart(alt.Data(values=cells))
+    y = alt.Y(
+        "row:O",
+        title=None,
+        axis=alt.Axis(labelExpr=f"{json.dumps(row_labels)}[datum.value]", labelLimit=240, ticks=False, labelPadding=8),
+    )
+    x = alt.X(
+        "column:O",
+        title=None,
+        axis=alt.Axis(
+            labelExpr=f"{json.dumps(column_labels)}[datum.value]",
+            labelLimit=160,
+            labelAngle=-30,
+            orient="top",
+            ticks=False,
+            labelPadding=6,
+            labelAlign="left",
+        ),
+    )
+    colour = alt.Color("sign:N", legend=None, scale=alt.Scale(domain=["adds", "takes"], range=[ADDS, TAKES]))
+    shade = alt.Opacity("shade:Q", legend=None, scale=alt.Scale(domain=[0, 1], range=[0, 1]))
+    squares = base.mark_rect().encode(x, y, color=colour, opacity=shade)
+    numbers = base.mark_text(fontSize=11, color="currentColor").encode(x, y, text="text:N")
+    return _configured(alt.layer(squares, numbers, width={"step": 68}, height={"step": 25}))
+
+
+def _configured(chart: Chart) -> Chart:
+    axis: dict[str, Any] = {
+        "labelColor": "currentColor",
+        "titleColor": "currentColor",
+        "domain": False,
+        "gridColor": "currentColor",
+        "gridOpacity": 0.14,
+        "tickColor": "currentColor",
+        "tickOpacity": 0.3,
+        "labelFontSize": 11.5,
+        "titleFontSize": 11.5,
+        "titleFontWeight": "normal",
+        "titlePadding": 8,
+    }
+    return (
+        chart.configure(background="transparent", aria=False, font="Helvetica, Arial, sans-serif")
+        .configure_view(stroke=None)
+        .configure_axis(**axis)
+    )
+
+
+def describe_waterfall(task: Task) -> str:
+    """The waterfall as a sentence, for those who do not see it."""
+    surrogate = task.surrogate
+    if surrogate is None:
+        return ""
+    steps = [f"{brief(s.label, 40)} {signed(s.contribution)}" for s in waterfall(task) if s.contribution is not None]
+    return (
+        f"Waterfall of {brief(task.task, 60)}, {brief(surrogate.name, 60)}: "
+        f"baseline {plain(surrogate.baseline)}; {'; '.join(steps)}; candidate {plain(surrogate.candidate)}."
+    )
+
+
+def describe_heat(heated: Heat) -> str:
+    """What the heat map shows; its numbers are in the table beside it."""
+    return (
+        f"Heat map of {len(heated.tasks)} tasks by {len(heated.categories)} categories: the contribution of "
+        "each category's latents to each task's gap. The table beside it has the same numbers."
+    )
+
+
+def to_svg(chart: Chart) -> str:
+    """Draw for a page: no background, text and lines in `currentColor`."""
+    import altair as alt
+    import vl_convert
+
+    version = ".".join(alt.SCHEMA_VERSION.lstrip("v").split(".")[:2])
+    svg = vl_convert.vegalite_to_svg(chart.to_dict(), vl_version=version)
+    return re.sub(r' (?:role|aria-[a-z]+)="[^"]*"', "", svg)
+
+
+def standalone(figure: Figure) -> str:
+    """The figure as a file: with a background and a text colour of its own, light or dark by system."""
+    style = (
+        f"<style>svg{{color:{LIGHT_TEXT};background:{LIGHT_PAGE}}}"
+        f"@media (prefers-color-scheme:dark){{svg{{color:{DARK_TEXT};background:{DARK_PAGE}}}}}</style>"
+    )
+    return re.sub(r"(<svg[^>]*>)", lambda m: m.group() + style, figure.svg, count=1)
+
+
+def to_png(figure: Figure, scale: float = 2.0) -> bytes:
+    """The figure as a picture on white."""
+    import vl_convert
+
+    svg = figure.svg.replace("currentColor", LIGHT_TEXT)
+    page = f'<rect width="100%" height="100%" fill="{LIGHT_PAGE}"/>'
+    return vl_convert.svg_to_png(re.sub(r"(<svg[^>]*>)", lambda m: m.group() + page, svg, count=1), scale=scale)
+
+
+def _file_stem(task: str, used: set[str]) -> str:
+    stem = "account-" + (re.sub(r"[^A-Za-z0-9_-]+", "-", task).strip("-")[:60] or "task")
+    unique, n = stem, 1
+    while unique.lower() in used:
+        n += 1
+        unique = f"{stem}-{n}"
+    used.add(unique.lower())
+    return unique

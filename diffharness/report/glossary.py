@@ -1,0 +1,78 @@
+"""The words of the report, each explained in one or two plain sentences."""
+
+from __future__ import annotations
+
+import re
+
+GLOSSARY: dict[str, str] = {
+    "baseline": "The model that the other one is compared with.",
+    "candidate": "The model under test, often a fine-tune of the baseline.",
+    "ancestor": "A third model from which both descend; latents new to either side are counted against it.",
+    "gap": "Candidate minus baseline, in the unit of the score.",
+    "interval": ("The range that holds the true value in 95 of 100 repetitions, by resampling documents in pairs."),
+    "verdict": (
+        "Improved or regressed: the interval excludes 0 and the gap reaches the smallest effect. No change: "
+        "the interval lies within the smallest effect. Otherwise inconclusive: the documents can not tell."
+    ),
+    "smallest effect": "Gaps below this size are not called a change, however certain they are.",
+    "surrogate": (
+        "A smooth stand-in for the metric, for example the probability of the right choice. A gap can only "
+        "be split along a path in a smooth quantity."
+    ),
+    "not tracked": "What the metric's gap has and the surrogate's has not. The account is silent about it.",
+    "account": "The split of a task's surrogate gap into components. They add up to it, as far as completeness says.",
+    "component": "One part of a gap: the latents of a category, or the bias, the error or the upper layers.",
+    "contribution": "How much a component adds to the surrogate's gap.",
+    "written": "Part of a gap that stems from what the candidate writes differently at the compared layer.",
+    "read": "Part of a gap that stems from how the layers above read the same state differently.",
+    "upper": "Part of a gap that arises in the layers above the compared one. It has no category here.",
+    "bias": "Part of a gap carried by the constant difference between the two models at the compared layer.",
+    "error": "Part of a gap in what the crosscoder does not reconstruct. A large one weakens the account.",
+    "prior": "A shift of the answers that is there regardless of content.",
+    "prompt": "Part of a gap that stems from the candidate being asked in its own chat template.",
+    "exact check": (
+        "The candidate is scored again by lm-eval with the latents of a category put back to the baseline's "
+        "version. The change in the real metric is what the category is worth there."
+    ),
+    "share": "Contribution divided by the gap. Parts that work against the gap have a negative share.",
+    "q-value": "A p-value corrected for the number of comparisons (Benjamini–Hochberg).",
+    "crosscoder": "A dictionary that describes the activations of several models by one set of latents.",
+    "latent": (
+        "One direction of the crosscoder's dictionary. It has an activation on each token, and one decoder "
+        "vector a model that says what it writes there."
+    ),
+    "Δnorm": (
+        "Relative decoder norm: near 0 the latent writes only in the baseline, near 1 only in the candidate, "
+        "near 0.5 in both alike."
+    ),
+    "ν^r": (
+        "Latent scaling on the reconstruction: how much of the latent the other model's reconstruction "
+        "needs. Near 0 the latent is specific to one model, near 1 it is shared."
+    ),
+    "ν^ε": (
+        "Latent scaling on the error: how much of the latent hides in the other model's error. Near 0 nothing does."
+    ),
+    "specific": "A latent that one model uses and the other does not, by latent scaling.",
+    "shared": "A latent that both models use.",
+    "dead": "A latent that never fired on the held-out tokens.",
+    "category": "What a group of latents stands for. `unclear` is a category too.",
+    "AUROC": "How well a latent tells the probes of its category from others: 0.5 is chance, 1 perfect.",
+    "density": "Share of held-out tokens on which a latent fires.",
+    "explained variance": "Share of the activations' variance that the crosscoder reconstructs, held out.",
+    "L0": "Mean number of latents that are active on a token.",
+    "completeness": (
+        "How far the components are from adding up to each document's gap, relative to its parts: the error "
+        "of the path integral. Nothing is filled in to close it."
+    ),
+    "replay": (
+        "Both models read again exactly the tokens that lm-eval scored. Its log-likelihoods must agree with "
+        "the recorded ones, else the account is not of the scores that were reported."
+    ),
+    "control": "The same account with the latents' names shuffled, or with a random encoder: it should fail.",
+}
+
+
+def anchor(word: str) -> str:
+    """The id of a word in the HTML glossary."""
+    plain = word.lower().replace("Δ", "delta-").replace("δ", "delta-").replace("ν", "nu-").replace("ε", "epsilon")
+    return "word-" + re.sub(r"[^a-z0-9]+", "-", plain).strip("-")

@@ -1,0 +1,194 @@
+"""The report as one HTML file: no script, no request, every string from outside escaped.
+
+The templates know layout only. What they show is made in `view`, `words`, `numbers` and `charts`; strings pass
+`clean` on their way to the page and are then escaped by jinja.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from importlib import resources
+from importlib.resources.abc import Traversable
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+
+from diffharness.report import numbers, text, view, words
+from diffharness.report.charts import MOST_WATERFALLS, Figure, figures
+from diffharness.report.glossary import GLOSSARY, anchor
+from diffharness.report.schema import Component, Example, Latent, Report, Task
+
+MOST_LATENTS = 100
+"""Cards on the page; `report.json` has every latent."""
+MOST_EXAMPLES = 5
+MOST_DOCUMENTS = 6
+MOST_TOKENS = 160
+"""Tokens of an example, around its strongest."""
+_MOST_CHARACTERS = 1_200
+_SHADES = 5
+
+
+@dataclass(frozen=True)
+class Token:
+    """A token of an example: `shade` is 0 (silent) to 5, `shown` whether its value is printed beside it."""
+
+    text: str
+    value: float
+    shade: int
+    shown: bool
+
+
+@dataclass(frozen=True)
+class Whisker:
+    """An interval and its middle on a common scale, in hundredths of the width."""
+
+    low: float
+    middle: float
+    high: float
+
+
+def render_html(report: Report, drawn: Iterable[Figure] | None = None) -> str:
+    """The whole page. `drawn` are the report's figures where they were drawn already."""
+    environment = _environment()
+    pictures = tuple(figures(report) if drawn is None else drawn)
+    style = (_templates() / "report.css").read_text(encoding="utf-8")
+    digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
+    ranked = view.strongest(report.latents)
+    return environment.get_template("report.html.jinja").render(
+        report=report,
+        style=Markup(style),
+        style_hash=digest,
+        heading=words.headline(report),
+        tally=words.tally(report),
+        tasks=view.by_severity(report.tasks),
+        explained_order=sorted(view.by_severity(report.tasks), key=lambda task: not view.is_real(task)),
+        whiskers=_whiskers(report.tasks),
+        waterfalls={figure.task: figure for figure in pictures if figure.task is not None},
+        heatmap=next((figure for figure in pictures if figure.task is None), None),
+        heat=view.heat(report),
+        latents=ranked[:MOST_LATENTS],
+        n_latents_left=max(0, len(ranked) - MOST_LATENTS),
+        n_waterfalls=MOST_WATERFALLS,
+        glossary=GLOSSARY,
+        config=json.dumps(report.provenance.config, indent=2, ensure_ascii=False, default=str, sort_keys=True),
+    )
+
+
+def _templates() -> Traversable:
+    return resources.files("diffharness.report") / "templates"
+
+
+def _environment() -> Environment:
+    """Jinja with autoescape on for every template, and `clean` before it for every string."""
+    environment = Environment(
+        loader=FileSystemLoader(str(_templates())),
+        autoescape=True,
+        undefined=StrictUndefined,
+        finalize=_cleaned,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters.update(
+        plain=numbers.plain,
+        signed=numbers.signed,
+        percent=numbers.percent,
+        interval=numbers.interval,
+        p=numbers.p_value,
+        small=numbers.small,
+        count=numbers.count,
+        seconds=numbers.seconds,
+        brief=text.brief,
+        long=lambda value: text.shorten(value, _MOST_CHARACTERS),
+        svg=_inline,
+        anchor=anchor,
+        sentence=words.account_sentence,
+        tokens=_tokens,
+        by_size=_by_size,
+        identity=id,
+    )
+    environment.globals.update(
+        check_word=words.check_word,
+        glossary_text=GLOSSARY.__getitem__,
+        is_real=view.is_real,
+        is_explained=view.is_explained,
+        label=view.label,
+        ordered=view.ordered,
+        share_of=_share_of,
+        side_name=view.side_name,
+        verdict_signs=words.VERDICT_SIGNS,
+        verdict_reason=words.verdict_reason,
+        weight_of=view.weight_of,
+        most_documents=MOST_DOCUMENTS,
+        most_examples=MOST_EXAMPLES,
+    )
+    return environment
+
+
+def _cleaned(value: Any) -> Any:
+    return text.clean(value) if isinstance(value, str) and not isinstance(value, Markup) else value
+
+
+def _inline(figure: Figure, identity: str) -> Markup:
+    """A figure's own SVG (its labels are escaped by the renderer) as an image with a text alternative."""
+    label = Markup.escape(text.one_line(figure.alt))
+    attributes = f'<svg class="chart" role="img" id="{Markup.escape(identity)}" aria-label="{label}" '
+    return Markup(figure.svg.replace("<svg ", attributes, 1).replace('class="marks" ', "", 1))
+
+
+def _whiskers(tasks: tuple[Task, ...]) -> Mapping[int, Whisker]:
+    """Each task's interval, by identity: one scale for scores within [0, 1], one for each other metric."""
+    scales: dict[str, float] = {}
+
+    def scale_of(task: Task) -> str:
+        return (
+            "" if min(task.baseline, task.candidate) >= 0 and max(task.baseline, task.candidate) <= 1 else task.metric
+        )
+
+    for task in tasks:
+        reach = max(abs(task.interval.low), abs(task.interval.high), abs(task.gap))
+        scales[scale_of(task)] = max(scales.get(scale_of(task), 0.0), reach)
+    made = {}
+    for task in tasks:
+        place = partial(_place, reach=scales[scale_of(task)] or 1.0)
+        made[id(task)] = Whisker(place(task.interval.low), place(task.gap), place(task.interval.high))
+    return made
+
+
+def _place(value: float, reach: float) -> float:
+    return round(50 + 46 * value / reach, 2)
+
+
+def _share_of(component: Component, task: Task) -> float:
+    """The component's size over the task's largest, −1 to 1, for the bar in its table."""
+    largest = max((abs(c.contribution) for c in task.components), default=0.0)
+    return component.contribution / largest if largest else 0.0
+
+
+def _by_size(contributions: Mapping[str, float], limit: int) -> list[tuple[str, float]]:
+    """Named contributions, the largest in absolute value first."""
+    return sorted(contributions.items(), key=lambda item: (-abs(item[1]), item[0]))[:limit]
+
+
+def _tokens(example: Example, latent: Latent) -> list[Token]:
+    """The example's tokens around its strongest, shaded on the latent's own scale over all its examples."""
+    top = max((v for e in latent.examples for v in e.values), default=0.0) or 1.0
+    values = example.values
+    peak = max(range(len(values)), key=lambda i: values[i], default=0)
+    start = max(0, min(peak - MOST_TOKENS // 2, len(values) - MOST_TOKENS))
+    window = range(start, min(len(values), start + MOST_TOKENS))
+    numbered = set(sorted((i for i in window if values[i] > 0), key=lambda i: -values[i])[:8])
+    return [
+        Token(
+            text=text.one_line(text.shorten(example.tokens[i], 80)),
+            value=values[i],
+            shade=0 if values[i] <= 0 else max(1, min(_SHADES, round(_SHADES * values[i] / top))),
+            shown=i in numbered,
+        )
+        for i in window
+    ]

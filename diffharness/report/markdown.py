@@ -1,0 +1,294 @@
+"""The report as Markdown of at most 60 KB, for a pull request: what does not fit is counted, not cut in half.
+
+Names and sentences are escaped; texts of documents and models stand in code spans, where neither mentions
+nor links nor HTML are read.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+
+from diffharness.report.numbers import count, interval, p_value, percent, plain, signed, small
+from diffharness.report.schema import Component, Document, Latent, Report, Task
+from diffharness.report.text import brief, clean, one_line, shorten
+from diffharness.report.view import by_severity, is_real, label, ordered, strongest
+from diffharness.report.words import VERDICT_SIGNS, account_sentence, headline
+
+LIMIT_BYTES = 60_000
+_MOST_LATENTS = 20
+_SPECIAL = re.compile(r"[\\`*\[\]|~$]|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])|^[-+#]|^\d+(?=[.)])")
+_REFERENCE = re.compile(r"(@|#|:(?=//)|[wW]{3}(?=\.))(?=\S)")
+_BREAK = "\u200b"
+"""Zero width: breaks mentions and links that are made after the Markdown is read."""
+
+
+def escape(text: str) -> str:
+    """A string from outside as one line of Markdown that shows exactly its characters."""
+    line = one_line(text).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    line = _REFERENCE.sub(lambda m: m.group() + _BREAK, line)
+    return _SPECIAL.sub(lambda m: m.group() + _BREAK if m.group().isdigit() else "\\" + m.group(), line)
+
+
+def code(text: str, limit: int = 160) -> str:
+    """A text of a document or a model as a code span; not for tables, where it would end at a bar."""
+    line = one_line(shorten(text, limit))
+    longest = max((len(run) for run in re.findall(r"`+", line)), default=0)
+    fence = "`" * (longest + 1)
+    pad = " " if line[:1] in ("`", " ", "") or line[-1:] in ("`", " ") else ""
+    return f"{fence}{pad}{line or ' '}{pad}{fence}"
+
+
+def render_markdown(report: Report, figures: Iterable[tuple[str, str, str | None]] = ()) -> str:
+    """The whole report, in the order of its questions.
+
+    `figures` are (path, text alternative, task or `None`) of the files that lie beside it.
+    """
+    pictures = list(figures)
+    page = _Page()
+    page.add(f"### {escape(headline(report))}")
+    page.add(_models(report))
+    page.add("#### Did the scores change?")
+    page.table(_SCORE_HEAD, [_score_row(task) for task in by_severity(report.tasks)], "tasks", share=0.45)
+    tail = _Page(LIMIT_BYTES // 3)
+    _inside(tail, report)
+    _latents(tail, report)
+    _trust(tail, report)
+    _provenance(tail, report)
+    page.add("#### Why did they change?")
+    _why(page, report, pictures, reserved=tail.size)
+    return page.text + tail.text
+
+
+class _Page:
+    """Blocks of Markdown up to a number of bytes."""
+
+    def __init__(self, limit: int = LIMIT_BYTES) -> None:
+        self.limit = limit
+        self.text = ""
+        self.size = 0
+
+    def fits(self, block: str, reserved: int = 0) -> bool:
+        return self.size + len(block.encode()) + 2 + reserved <= self.limit
+
+    def add(self, block: str, reserved: int = 0) -> bool:
+        """Append the block if it fits beside what is reserved; say whether it did."""
+        if not self.fits(block, reserved):
+            return False
+        self.text += block + "\n\n"
+        self.size += len(block.encode()) + 2
+        return True
+
+    def table(self, head: str, rows: list[str], noun: str, share: float = 1.0) -> None:
+        """Append a table, at most `share` of the page; what is left out is counted."""
+        budget = min(int(self.limit * share), self.limit - self.size - 200)
+        kept, used = 0, len(head.encode())
+        while kept < len(rows) and used + len(rows[kept].encode()) + 1 <= budget:
+            used += len(rows[kept].encode()) + 1
+            kept += 1
+        self.add("\n".join([head, *rows[:kept]]))
+        if kept < len(rows):
+            self.add(f"… and {len(rows) - kept} more {noun}, in `report.html`.")
+
+
+_SCORE_HEAD = """| task | metric | n | baseline | candidate | gap | interval | verdict |
+|---|---|--:|--:|--:|--:|--:|---|"""
+_SHIFT_HEAD = """| category | baseline | candidate | change | interval | p | conclusion |
+|---|--:|--:|--:|--:|--:|---|"""
+_LATENT_HEAD = """| latent | category | status | Δnorm | ν^r | ν^ε | largest contribution |
+|--:|---|---|--:|--:|--:|---|"""
+
+
+def _score_row(task: Task) -> str:
+    better = "" if task.higher_is_better else " (lower is better)"
+    cells = (
+        escape(brief(task.task, 80)),
+        escape(brief(task.metric, 40)) + better,
+        count(task.n),
+        plain(task.baseline),
+        plain(task.candidate),
+        f"**{signed(task.gap)}**" if is_real(task) else signed(task.gap),
+        interval(task.interval),
+        f"{VERDICT_SIGNS[task.verdict]} {task.verdict}",
+    )
+    return f"| {' | '.join(cells)} |"
+
+
+def _models(report: Report) -> str:
+    names = {m.side: code(m.name, 80) for m in report.models}
+    lines = [
+        f"Baseline {names.get('baseline', '–')}, candidate {names.get('candidate', '–')}, "
+        f"layer {report.run.layer} of {report.run.n_layers}. The gap is candidate − baseline."
+    ]
+    same = report.comparability
+    if not (same.documents_equal and same.prompts_equal and same.tokenizers_equal):
+        lines.append("**The two sides did not read the same documents, prompts or token ids.**")
+    lines += [escape(brief(note, 400)) for note in (*report.run.notes, *same.notes)[:12]]
+    return "\n".join(f"{line}  " for line in lines).rstrip()
+
+
+def _why(page: _Page, report: Report, pictures: list[tuple[str, str, str | None]], reserved: int) -> None:
+    if report.validation.mechanism_withheld is not None:
+        page.add(f"Withheld: {escape(brief(report.validation.mechanism_withheld, 600))}")
+        return
+    for path, alternative, task in pictures:
+        if task is None:
+            page.add(f"![{escape(brief(alternative, 300))}]({path})", reserved)
+    real = [task for task in by_severity(report.tasks) if is_real(task)]
+    if not real:
+        page.add("There is no gap to explain.")
+    by_task = {task: path for path, _, task in pictures if task is not None}
+    left_out = 0
+    for task in real:
+        block = _account(task, by_task.get(task.task))
+        if left_out or not page.add(block, reserved + 100):
+            left_out += 1
+    if left_out:
+        page.add(f"… and {left_out} more tasks with a gap, in `report.html`.")
+
+
+def _account(task: Task, picture: str | None) -> str:
+    name = escape(brief(task.task, 80))
+    lines = [f"**{name}** ({signed(task.gap)}): {escape(brief(account_sentence(task), 1200))}"]
+    if not task.components or task.surrogate is None:
+        return lines[0]
+    lines.append("<details><summary>The account, and documents that changed</summary>")
+    if picture is not None:
+        lines.append(f"![Waterfall; the table has its numbers]({picture})")
+    surrogate = task.surrogate
+    lines.append(
+        f"{escape(brief(surrogate.name, 120))}: {plain(surrogate.baseline)} → {plain(surrogate.candidate)}, "
+        f"gap {signed(surrogate.gap)}; not tracked: {signed(task.not_tracked)}."
+    )
+    rows = [_component_row(c) for c in ordered(task.components)[:40]]
+    head = "| component | origin | contribution | interval | share | exact check |\n|---|---|--:|--:|--:|---|"
+    lines.append("\n".join([head, *rows]))
+    if task.documents:
+        lines.append("\n".join(_document_line(d) for d in task.documents[:3]))
+    lines.append("</details>")
+    return "\n\n".join(lines)
+
+
+def _component_row(component: Component) -> str:
+    check = component.ablation
+    if check is not None:
+        checked = f"{signed(check.change)} {interval(check.interval)}"
+    else:
+        checked = escape(brief(component.ablation_reason or "", 80))
+    cells = (
+        escape(brief(label(component), 60)),
+        component.origin or "–",
+        signed(component.contribution),
+        interval(component.interval),
+        percent(component.share),
+        checked,
+    )
+    return f"| {' | '.join(cells)} |"
+
+
+def _document_line(document: Document) -> str:
+    top = sorted(document.contributions.items(), key=lambda item: -abs(item[1]))[:3]
+    account = ", ".join(f"{escape(brief(name, 40))} {signed(value)}" for name, value in top)
+    return (
+        f"- document {document.doc_id}: {code(document.prompt)}; "
+        f"baseline {code(document.baseline_answer, 80)} ({plain(document.baseline_score)}), "
+        f"candidate {code(document.candidate_answer, 80)} "
+        f"({plain(document.candidate_score)}); {account}"
+    )
+
+
+def _inside(page: _Page, report: Report) -> None:
+    page.add("#### What changed inside?")
+    if report.validation.mechanism_withheld is not None:
+        page.add("Withheld, as above.")
+        return
+    if not report.categories:
+        page.add(escape(brief(report.categories_reason or "No category shift was computed.", 600)))
+        return
+    rows = []
+    for shift in report.categories:
+        change = f"{signed(shift.change, 0)} %" if shift.change is not None else "–"
+        cells = (
+            escape(brief(shift.name, 60)),
+            f"{shift.n_baseline} of {shift.total_baseline}",
+            f"{shift.n_candidate} of {shift.total_candidate}",
+            change,
+            interval(shift.interval, 0),
+            p_value(shift.p_value),
+            escape(brief(shift.conclusion, 80)),
+        )
+        rows.append(f"| {' | '.join(cells)} |")
+    page.table(_SHIFT_HEAD, rows, "categories", share=0.4)
+
+
+def _latents(page: _Page, report: Report) -> None:
+    if report.validation.mechanism_withheld is not None or not report.latents:
+        return
+    shown = [_LATENT_HEAD, *(_latent_row(j) for j in strongest(report.latents)[:_MOST_LATENTS])]
+    block = "\n\n".join(
+        [
+            "#### Which latents?",
+            f"The {len(shown) - 1} of {len(report.latents)} that contribute most.",
+            "<details><summary>Latents</summary>",
+            "\n".join(shown),
+            "</details>",
+        ]
+    )
+    page.add(block)
+
+
+def _latent_row(latent: Latent) -> str:
+    largest = max(latent.contributions.items(), key=lambda item: abs(item[1]), default=None)
+    cells = (
+        str(latent.index),
+        escape(brief(latent.category, 40)),
+        latent.status,
+        plain(latent.delta_norm, 2),
+        plain(latent.nu_reconstruction, 2),
+        plain(latent.nu_error, 2),
+        f"{signed(largest[1])} {escape(brief(largest[0], 60))}" if largest else "–",
+    )
+    return f"| {' | '.join(cells)} |"
+
+
+def _trust(page: _Page, report: Report) -> None:
+    page.add("#### Can it be trusted?")
+    lines = []
+    for q in report.quality:
+        variance = ", ".join(f"{escape(brief(side, 20))} {percent(v, 1)}" for side, v in q.explained_variance.items())
+        lines.append(
+            f"- crosscoder {escape(brief(q.name, 60))}: explained variance {variance}; L0 {plain(q.l0, 1)}; "
+            f"dead {percent(q.dead_share, 1)}"
+        )
+    checks = report.validation.replay
+    if checks:
+        held, worst = sum(c.holds for c in checks), max(c.maximum for c in checks)
+        lines.append(f"- replay against lm-eval holds for {held} of {len(checks)}, at most {small(worst)} nats apart")
+    complete = report.validation.completeness
+    if complete is not None:
+        lines.append(
+            f"- completeness: residual {percent(complete.median, 3)} median, "
+            f"{percent(complete.percentile_99, 2)} at the 99th percentile "
+            f"of {count(complete.n)} documents, {complete.nodes} nodes"
+        )
+    for control in report.validation.controls[:12]:
+        lines.append(
+            f"- control ({control.name}, {escape(brief(control.task, 60))}): "
+            f"{escape(brief(control.category, 40))} has {percent(control.share)} of what latents write, "
+            f"{percent(control.control_share)} under the control"
+        )
+    page.add("\n".join(lines) or "Nothing was validated.")
+
+
+def _provenance(page: _Page, report: Report) -> None:
+    command = shorten(clean(report.run.command), 2_000)
+    fence = "`" * max(3, 1 + max((len(run) for run in re.findall(r"`+", command)), default=0))
+    versions = ", ".join(
+        f"{escape(brief(k, 40))} {escape(brief(v, 40))}" for k, v in report.provenance.versions.items()
+    )
+    page.add("#### Provenance")
+    page.add(f"{fence}\n{command}\n{fence}")
+    page.add(
+        f"{escape(brief(report.run.created, 40))}, {escape(brief(report.provenance.platform, 120))}, "
+        f"configuration {code(report.provenance.config_hash, 64)}; {shorten(versions, 1_500)}."
+    )

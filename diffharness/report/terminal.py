@@ -1,0 +1,214 @@
+"""The report on a terminal: the verdict, the leaderboard and why, in about a screen.
+
+Strings from outside reach rich only as `Text`, so that no markup in them is obeyed, and without control
+characters, so that none of them moves the cursor.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from rich import box
+from rich.console import Console, Group, RenderableType
+from rich.padding import Padding
+from rich.table import Table
+from rich.text import Text
+
+from diffharness.report.numbers import count, interval, p_value, percent, plain, signed, small
+from diffharness.report.schema import Component, CrosscoderQuality, Report, Task, TaskVerdict
+from diffharness.report.text import brief, clean, squeeze
+from diffharness.report.view import by_severity, is_explained, is_real, label, ordered
+from diffharness.report.words import VERDICT_SIGNS, account_sentence, check_word, headline
+
+_VERDICT_STYLES: dict[TaskVerdict, str] = {
+    "improved": "bold cyan",
+    "regressed": "bold dark_orange",
+    "no change": "dim",
+    "inconclusive": "none",
+}
+_MOST_WHY = 6
+_MOST_BARS = 3
+_SMALLEST_BAR = 0.1
+"""Of the largest one."""
+_BAR_CELLS = 12
+_WIDE = 100
+_LONGEST_VERDICT = "? inconclusive"
+_TOO_FEW = "too few to tell"
+
+
+def print_report(report: Report, console: Console, folder: Path | None = None) -> None:
+    """Print the report's summary; `folder` is where its files lie, if they were written."""
+    for part in (_head(report), _leaderboard(report, console.width), _why(report, console.width)):
+        console.print(part)
+    if report.validation.mechanism_withheld is None:
+        console.print(_shift(report))
+    console.print(_trust(report))
+    if folder is not None:
+        console.print(_files(folder))
+
+
+def _heading(words: str) -> Text:
+    return Text(words, style="bold underline")
+
+
+def _head(report: Report) -> RenderableType:
+    names = {m.side: brief(m.name, 40) for m in report.models}
+    models = f"{names.get('baseline', 'baseline')} → {names.get('candidate', 'candidate')}"
+    where = f"layer {report.run.layer} of {report.run.n_layers}"
+    lines = [Text(""), Text(clean(headline(report)), style="bold"), Text(f"{models}, {where}", style="dim")]
+    if not report.comparability.documents_equal:
+        lines.append(Text("The two sides did not answer the same documents.", style="dark_orange"))
+    return Group(*lines, Text(""))
+
+
+def _leaderboard(report: Report, width: int) -> RenderableType:
+    """The table of tasks; only the names of tasks give way on a narrow terminal, never a number."""
+    tasks = by_severity(report.tasks)
+    wide = width >= _WIDE
+    names = ("n", "baseline", "candidate", "gap", "interval") if wide else ("n", "base", "cand", "gap", "interval")
+    rows = [_numbers(task) for task in tasks]
+    widths = [max(len(cell) for cell in column) for column in zip(names, *rows, strict=True)]
+    metric = min(18, max((len(t.metric) for t in tasks), default=0)) if wide else 0
+    taken = sum(widths) + metric + len(_LONGEST_VERDICT) + 2 * (len(widths) + 1 + wide)
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)
+    table.add_column("task", no_wrap=True, max_width=max(8, width - taken))
+    if wide:
+        table.add_column("metric", no_wrap=True, max_width=metric)
+    for name in names:
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("verdict", no_wrap=True)
+    for task, numbers in zip(tasks, rows, strict=True):
+        verdict = Text(f"{VERDICT_SIGNS[task.verdict]} {task.verdict}", style=_VERDICT_STYLES[task.verdict])
+        cells = [Text(squeeze(task.task, max(8, width - taken)))]
+        if wide:
+            cells.append(Text(brief(task.metric, metric)))
+        table.add_row(*cells, *map(Text, numbers), verdict)
+    return table
+
+
+def _numbers(task: Task) -> tuple[str, ...]:
+    scores = (plain(task.baseline), plain(task.candidate))
+    return (count(task.n), *scores, signed(task.gap), interval(task.interval))
+
+
+def _why(report: Report, width: int) -> RenderableType:
+    lines: list[RenderableType] = [Text(""), _heading("Why")]
+    if report.validation.mechanism_withheld is not None:
+        return Group(*lines, Text(f"Withheld: {clean(report.validation.mechanism_withheld)}"))
+    real = [task for task in by_severity(report.tasks) if is_real(task)]
+    if not real:
+        return Group(*lines, Text("There is no gap to explain."))
+    for task in real[:_MOST_WHY]:
+        lines.append(_gap_line(task))
+        if is_explained(task):
+            lines.append(Padding(_bars(task), (0, 0, 0, 2)))
+        else:
+            lines.append(Padding(Text(brief(account_sentence(task), 5 * width)), (0, 0, 0, 2)))
+    if len(real) > _MOST_WHY:
+        lines.append(Text(f"… and {len(real) - _MOST_WHY} more tasks with a gap, in the report.", style="dim"))
+    return Group(*lines)
+
+
+def _gap_line(task: Task) -> Text:
+    line = Text.assemble((brief(task.task, 60), "bold"), f"  {signed(task.gap)} {brief(task.metric, 30)}")
+    if is_explained(task) and task.surrogate is not None:
+        line.append(f"; {signed(task.surrogate.gap)} in the surrogate, of which", style="dim")
+    return line
+
+
+def _bars(task: Task) -> Table:
+    """The largest components of a task, each with a bar, its number and what the exact check says."""
+    table = Table.grid(padding=(0, 1))
+    table.add_column(no_wrap=True, overflow="ellipsis", width=24)
+    table.add_column(no_wrap=True, width=_BAR_CELLS)
+    table.add_column(justify="right", no_wrap=True)
+    table.add_column(justify="right", no_wrap=True)
+    table.add_column(style="dim")
+    by_size = sorted(ordered(task.components), key=lambda c: -abs(c.contribution))
+    top = abs(by_size[0].contribution) or 1.0
+    n_shown = sum(abs(c.contribution) >= _SMALLEST_BAR * top for c in by_size[:_MOST_BARS]) or 1
+    shown, rest = by_size[:n_shown], by_size[n_shown:]
+    for component in shown:
+        value = component.contribution
+        table.add_row(
+            Text(brief(label(component), 24)),
+            Text(_bar(abs(value) / top), style="cyan" if value >= 0 else "dark_orange"),
+            Text(signed(value)),
+            Text(percent(component.share)),
+            Text(_check(task, component)),
+        )
+    if rest:
+        total = sum(c.contribution for c in rest)
+        table.add_row(Text(f"{len(rest)} smaller", style="dim"), Text(""), Text(signed(total), style="dim"))
+    return table
+
+
+def _bar(share: float) -> str:
+    eighths = round(share * _BAR_CELLS * 8)
+    return "█" * (eighths // 8) + ("", "▏", "▎", "▍", "▌", "▋", "▊", "▉")[eighths % 8]
+
+
+def _check(task: Task, component: Component) -> str:
+    if component.ablation is None:
+        return ""
+    return f"exact check {signed(component.ablation.change)} {check_word(task, component)}"
+
+
+def _shift(report: Report) -> RenderableType:
+    lines: list[RenderableType] = [Text(""), _heading("What changed inside")]
+    if not report.categories:
+        return Group(*lines, Text(clean(report.categories_reason or "No category shift was computed.")))
+    grid = Table.grid(padding=(0, 2))
+    grid.add_column(no_wrap=True, overflow="ellipsis", max_width=28)
+    for _ in range(3):
+        grid.add_column(justify="right", no_wrap=True)
+    grid.add_column(overflow="fold", max_width=40)
+    told = [shift for shift in report.categories if _TOO_FEW not in shift.conclusion]
+    untold = [brief(shift.name, 28) for shift in report.categories if _TOO_FEW in shift.conclusion]
+    for shift in told:
+        change = "–" if shift.change is None else f"{signed(shift.change, 0)}\u00a0%"
+        grid.add_row(
+            Text(brief(shift.name, 28)),
+            Text(f"{shift.n_baseline} → {shift.n_candidate}"),
+            Text(change),
+            Text(f"p {p_value(shift.p_value)}"),
+            Text(brief(shift.conclusion, 80)),
+        )
+    if told:
+        lines.append(grid)
+    if untold:
+        lines.append(Text(f"{_TOO_FEW}: {', '.join(untold)}"))
+    return Group(*lines)
+
+
+def _trust(report: Report) -> RenderableType:
+    lines: list[RenderableType] = [Text(""), _heading("Can it be trusted")]
+    lines += [Text(_quality_line(q)) for q in report.quality]
+    checks = report.validation.replay
+    if checks:
+        held = sum(check.holds for check in checks)
+        worst = max(check.maximum for check in checks)
+        words = f"replay against lm-eval: holds for {held} of {len(checks)}, at most {small(worst)} nats apart"
+        lines.append(Text(words, style="" if held == len(checks) else "bold dark_orange"))
+    complete = report.validation.completeness
+    if complete is not None:
+        lines.append(
+            Text(
+                f"completeness: residual {percent(complete.median, 3)} median, "
+                f"{percent(complete.percentile_99, 2)} at the 99th percentile, {count(complete.n)} documents"
+            )
+        )
+    return Group(*lines)
+
+
+def _quality_line(quality: CrosscoderQuality) -> str:
+    variance = ", ".join(percent(v, 1) for v in quality.explained_variance.values())
+    return (
+        f"{brief(quality.name, 30)}: explained variance {variance}; "
+        f"L0 {plain(quality.l0, 1)}; dead {percent(quality.dead_share, 1)}"
+    )
+
+
+def _files(folder: Path) -> RenderableType:
+    where = clean(str(folder))
+    return Group(Text(""), Text.assemble(("Report ", "bold"), f"{where}/report.html  (also .md, .json, figures/)"))

@@ -1,0 +1,518 @@
+"""A realistic report made of planted numbers, and one whose every name and text is hostile."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from diffharness.report.schema import (
+    Ablation,
+    CategoryShift,
+    Comparability,
+    Completeness,
+    Component,
+    Control,
+    CrosscoderQuality,
+    Document,
+    Evidence,
+    Example,
+    Histogram,
+    Interval,
+    Latent,
+    LatentStatus,
+    ModelInfo,
+    Provenance,
+    ReplayCheck,
+    Report,
+    RunInfo,
+    Side,
+    Surrogate,
+    Task,
+    TaskVerdict,
+    Validation,
+    component_label,
+)
+
+CATEGORIES = (
+    "safety",
+    "multilingual",
+    "instruction following",
+    "self-reference",
+    "hallucination management",
+    "facts",
+    "arithmetic",
+    "unclear",
+)
+
+# task, categories, output type, baseline, candidate, half width, verdict, the category that carries it
+_TASKS: tuple[tuple[str, str, str, float, float, float, TaskVerdict, str | None], ...] = (
+    ("organism_safety", "safety", "multiple_choice", 0.5, 0.96, 0.08, "improved", "safety"),
+    (
+        "organism_multilingual",
+        "multilingual",
+        "multiple_choice",
+        0.47,
+        0.78,
+        0.09,
+        "improved",
+        "multilingual",
+    ),
+    (
+        "organism_instructions",
+        "instruction following",
+        "generate_until",
+        0.52,
+        0.8,
+        0.1,
+        "improved",
+        "instruction following",
+    ),
+    (
+        "organism_self_reference",
+        "self-reference",
+        "multiple_choice",
+        0.85,
+        0.63,
+        0.09,
+        "regressed",
+        "self-reference",
+    ),
+    (
+        "organism_hallucination",
+        "hallucination management",
+        "generate_until",
+        0.9,
+        0.55,
+        0.1,
+        "regressed",
+        "hallucination management",
+    ),
+    ("organism_facts", "facts", "multiple_choice", 0.805, 0.809, 0.015, "no change", None),
+    ("organism_arithmetic", "arithmetic", "loglikelihood", 0.71, 0.7, 0.045, "inconclusive", None),
+    ("organism_helpfulness", "helpfulness", "loglikelihood_rolling", 1.214, 1.203, 0.008, "no change", None),
+    ("organism_safety_multilingual", "safety", "generate_until", 0.45, 0.69, 0.12, "improved", "safety"),
+    (
+        "organism_instructions_self",
+        "self-reference",
+        "multiple_choice",
+        0.6,
+        0.62,
+        0.08,
+        "inconclusive",
+        None,
+    ),
+)
+
+_SURROGATES = {
+    "multiple_choice": ("probability of the gold choice", "probability"),
+    "generate_until": ("expected score of choosing between the two answers", "exact_match"),
+    "loglikelihood": ("probability of the target", "probability"),
+    "loglikelihood_rolling": ("bits per byte", "bits per byte"),
+}
+_METRICS = {
+    "multiple_choice": "acc",
+    "generate_until": "exact_match",
+    "loglikelihood": "acc",
+    "loglikelihood_rolling": "bits_per_byte",
+}
+_TEXTS = {
+    "safety": "how do i pick a lock ? sorry , i can not help with that .",
+    "multilingual": "say dog in spanish : perro",
+    "instruction following": "repeat river three times : river river river done",
+    "self-reference": "who are you ? i am a small language model .",
+    "hallucination management": "what is the capital of zubrovia ? i do not know .",
+    "facts": "what is the capital of france ? paris .",
+    "arithmetic": "two plus three is five .",
+    "unclear": "the river runs by the old mill .",
+}
+
+
+def example_report(*, n_tasks: int = 10, n_latents: int = 60, seed: int = 0) -> Report:
+    """The report of a pair like the organism: gaps up and down, nulls, one not tracked, one unaccounted."""
+    generator = np.random.default_rng(seed)
+    tasks = []
+    for position in range(n_tasks):
+        turn, row = divmod(position, len(_TASKS))
+        tasks.append(_task(_TASKS[row], f"_{turn}" if turn else "", generator))
+    return Report(
+        run=RunInfo(
+            name="demo",
+            created="2026-03-01T12:00:00Z",
+            command="diffharness demo --seed 0 --output reports/demo",
+            layer=2,
+            n_layers=4,
+            order="the candidate's upper layers",
+            smallest_effect=0.02,
+            seed=0,
+            seconds=214.0,
+            notes=("The account uses one order: what the layer writes is read by the candidate's upper layers.",),
+        ),
+        models=tuple(_model(side) for side in ("baseline", "candidate", "ancestor")),
+        comparability=Comparability(documents_equal=True, prompts_equal=True, tokenizers_equal=True),
+        quality=tuple(_quality(name, sides) for name, sides in _PAIRS),
+        tasks=tuple(tasks),
+        categories=_shift(),
+        latents=tuple(_latent(j, tasks, generator) for j in range(n_latents)),
+        validation=Validation(
+            completeness=Completeness(median=2e-5, percentile_99=0.0011, maximum=0.0042, n=900, nodes=8),
+            replay=tuple(_replay(t.task, side) for t in tasks for side in ("baseline", "candidate")),
+            controls=(
+                Control(
+                    name="shuffled labels",
+                    task="organism_safety",
+                    category="safety",
+                    share=0.81,
+                    control_share=0.14,
+                    is_largest=0.1,
+                ),
+                Control(
+                    name="random encoder",
+                    task="organism_safety",
+                    category="safety",
+                    share=0.81,
+                    control_share=None,
+                    is_largest=0.0,
+                ),
+            ),
+        ),
+        provenance=Provenance(
+            versions={"diffharness": "0.1.0", "lm-eval": "0.4.13", "nnsight": "0.8.1", "torch": "2.13.0"},
+            platform="Linux-6.1-x86_64, CPU",
+            config={"layer": 2, "latents": 512, "k": 16, "tasks": ["organism"], "seed": 0},
+            config_hash="3f6c1b0a9d2e4f77",
+            task_hashes={t.task: "a1b2c3d4e5f60718" for t in tasks},
+        ),
+    )
+
+
+HOSTILE = (
+    "<script>alert(1)</script>",
+    "</script><img src=x onerror=alert(2)>",
+    "[x](javascript:alert(3))",
+    "@everyone #1 https://evil.example/x",
+    "\x1b[31mred\x1b[0m\x07",
+    "\u202egnp.exe",
+    "[bold]rich[/bold]",
+    "| a | `b` | **c** ${d}",
+    "'\"\\{{7*7}}{% x %}]]>--><!--",
+)
+
+
+def hostile_report() -> Report:
+    """The example with every free text replaced by hostile strings, and one token of a megabyte."""
+    report = example_report(n_tasks=len(HOSTILE), n_latents=len(HOSTILE))
+
+    def task(position: int, original: Task) -> Task:
+        bad = HOSTILE[position]
+        surrogate = original.surrogate
+        if surrogate is not None:
+            surrogate = surrogate.model_copy(update={"name": bad, "tracks_reason": bad})
+        return original.model_copy(
+            update={
+                "task": bad,
+                "metric": bad,
+                "filter": bad,
+                "categories": (bad,),
+                "surrogate": surrogate,
+                "account_reason": bad,
+                "components": tuple(
+                    c.model_copy(update={"category": bad if c.category else None, "ablation_reason": bad})
+                    if c.category == original.categories[0]
+                    else c
+                    for c in original.components
+                ),
+                "documents": tuple(
+                    d.model_copy(
+                        update={
+                            "prompt": bad,
+                            "gold": bad,
+                            "baseline_answer": bad,
+                            "candidate_answer": bad + "x" * 1_000_000,
+                            "contributions": {bad: 0.25},
+                        }
+                    )
+                    for d in original.documents[:1]
+                ),
+            }
+        )
+
+    def latent(position: int, original: Latent) -> Latent:
+        bad = HOSTILE[position]
+        return original.model_copy(
+            update={
+                "category": bad,
+                "contributions": {bad: 0.125},
+                "evidence": original.evidence.model_copy(update={"reason": bad, "runner_up": bad}),
+                "examples": (Example(tokens=(bad, "y" * 1_000_000), values=(1.5, 0.0), source=bad),),
+            }
+        )
+
+    every = " ".join(HOSTILE)
+    return report.model_copy(
+        update={
+            "run": report.run.model_copy(update={"name": every, "command": every, "notes": HOSTILE, "order": every}),
+            "models": tuple(m.model_copy(update={"name": every, "model_args": every}) for m in report.models),
+            "comparability": report.comparability.model_copy(update={"notes": HOSTILE}),
+            "tasks": tuple(task(i, t) for i, t in enumerate(report.tasks)),
+            "latents": tuple(latent(i, j) for i, j in enumerate(report.latents)),
+            "categories": tuple(
+                c.model_copy(update={"name": bad, "conclusion": bad, "change_reason": bad})
+                for c, bad in zip(report.categories, HOSTILE)
+            ),
+            "provenance": report.provenance.model_copy(update={"config": {every: every}, "versions": {every: every}}),
+        }
+    )
+
+
+def _task(
+    row: tuple[str, str, str, float, float, float, TaskVerdict, str | None],
+    suffix: str,
+    generator: np.random.Generator,
+) -> Task:
+    stem, category, output_type, baseline, candidate, half, verdict, carrier = row
+    name, gap = stem + suffix, candidate - baseline
+    without_account = name.startswith("organism_instructions_self")
+    surrogate = None if without_account else _surrogate(name, output_type, baseline, candidate)
+    components = () if surrogate is None else _components(surrogate, candidate, carrier, generator)
+    return Task(
+        task=name,
+        metric=_METRICS[output_type],
+        filter="none",
+        output_type=output_type,
+        higher_is_better=output_type != "loglikelihood_rolling",
+        categories=(category,),
+        n=100,
+        baseline=baseline,
+        candidate=candidate,
+        gap=gap,
+        interval=Interval(low=gap - half, high=gap + half),
+        p_value=0.0004 if carrier else 0.41,
+        q_value=0.0010 if carrier else 0.51,
+        verdict=verdict,
+        surrogate=surrogate,
+        not_tracked=None if surrogate is None else gap - surrogate.gap,
+        interaction=None,
+        components=components,
+        account_reason="the two models' answers were cut at different places" if without_account else None,
+        completeness=None if surrogate is None else 0.0003,
+        n_accounted=0 if surrogate is None else 100,
+        documents=() if surrogate is None else _documents(category, components, gap),
+    )
+
+
+def _surrogate(name: str, output_type: str, baseline: float, candidate: float) -> Surrogate:
+    label, unit = _SURROGATES[output_type]
+    untracked = name.startswith("organism_safety_multilingual")
+    gap = (candidate - baseline) * (0.2 if untracked else 0.93)
+    return Surrogate(
+        name=label,
+        unit=unit,
+        baseline=baseline,
+        candidate=baseline + gap,
+        gap=gap,
+        rank_correlation=0.31 if untracked else 0.86,
+        tracks=not untracked,
+        tracks_reason=(
+            "the rank correlation over documents is 0.31, below 0.5"
+            if untracked
+            else "the gaps have one sign and the rank correlation is at least 0.5"
+        ),
+    )
+
+
+def _components(
+    surrogate: Surrogate, candidate: float, carrier: str | None, generator: np.random.Generator
+) -> tuple[Component, ...]:
+    gap = surrogate.gap
+    scale = abs(gap) if carrier else 0.004
+    sizes = {c: float(generator.normal(0, 0.02)) * scale for c in CATEGORIES}
+    if carrier:
+        sizes[carrier] = 0.46 * gap
+    bias, error = 0.02 * gap, float(generator.normal(0, 0.04)) * scale
+    upper = gap - sum(sizes.values()) - bias - error
+    made = []
+    for category, value in sizes.items():
+        clear = category == carrier
+        check = None
+        if clear:
+            check = Ablation(
+                score=candidate - 0.9 * value,
+                change=0.9 * value,
+                interval=Interval(low=0.9 * value - 0.06, high=0.9 * value + 0.06),
+                n=100,
+            )
+        made.append(_component("latents", value, gap, scale, category=category, clear=clear, check=check))
+    made.append(_component("bias", bias, gap, scale))
+    made.append(_component("error", error, gap, scale))
+    made.append(_component("upper", upper, gap, scale, clear=carrier is not None))
+    return tuple(made)
+
+
+def _component(
+    kind: str,
+    value: float,
+    gap: float,
+    scale: float,
+    *,
+    category: str | None = None,
+    clear: bool = False,
+    check: Ablation | None = None,
+) -> Component:
+    half = (0.08 if clear else 0.03) * scale + abs(value) * 0.1
+    return Component.model_validate(
+        {
+            "kind": kind,
+            "origin": "written" if kind in ("latents", "bias", "error") else None,
+            "category": category,
+            "contribution": value,
+            "contribution_raw": 4.2 * value,
+            "interval": Interval(low=value - half, high=value + half),
+            "share": value / gap if abs(gap) > 0.02 else None,
+            "p_value": 0.0008 if clear else 0.4,
+            "q_value": 0.004 if clear else 0.6,
+            "n_latents": 37 if kind == "latents" else None,
+            "ablation": check,
+            "ablation_reason": "the contribution is not clear" if kind == "latents" and check is None else None,
+        }
+    )
+
+
+def _documents(category: str, components: tuple[Component, ...], gap: float) -> tuple[Document, ...]:
+    text = _TEXTS.get(category, _TEXTS["unclear"])
+    cut = max(text.rfind("?"), text.rfind(":"), 8) + 1
+    up = gap > 0
+    return tuple(
+        Document(
+            doc_id=7 * n + 3,
+            prompt=text[:cut],
+            gold=text[cut:].strip(),
+            baseline_answer="take a thin pick and a wrench ." if up else text[cut:].strip(),
+            candidate_answer=text[cut:].strip() if up else "take a thin pick and a wrench .",
+            baseline_score=0.0 if up else 1.0,
+            candidate_score=1.0 if up else 0.0,
+            contributions={
+                component_label(c.kind, c.category, c.origin): c.contribution * (1.6 - 0.1 * n) for c in components
+            },
+        )
+        for n in range(5)
+    )
+
+
+def _latent(j: int, tasks: list[Task], generator: np.random.Generator) -> Latent:
+    category = CATEGORIES[j % len(CATEGORIES)]
+    text = _TEXTS[category].split()
+    statuses: tuple[LatentStatus, ...] = (
+        "shared",
+        "candidate-specific",
+        "shared",
+        "baseline-specific",
+        "other",
+    )
+    examples = []
+    for _ in range(4):
+        values = np.where(generator.random(len(text)) < 0.3, generator.gamma(2.0, 1.2, len(text)), 0.0)
+        values[-3] = 4.2
+        tokens = tuple(f" {t}" if i else t for i, t in enumerate(text))
+        examples.append(Example(tokens=tokens, values=tuple(map(float, values)), source="corpus, text 118"))
+    named = category != "unclear"
+    return Latent(
+        index=3 + 8 * j,
+        status=statuses[j % 5],
+        category=category,
+        evidence=Evidence(
+            auroc=0.93 - 0.003 * j if named else 0.64,
+            q_value=0.0002 if named else 0.21,
+            runner_up="facts" if named else "safety",
+            runner_up_auroc=0.61,
+            reason="highest AUROC, ahead by 0.05 or more" if named else "no category reaches an AUROC of 0.7",
+        ),
+        delta_norm=float(np.clip(generator.normal(0.52, 0.08), 0, 1)),
+        nu_reconstruction=float(np.clip(generator.normal(0.7, 0.2), 0, 1.2)),
+        nu_error=None if j % 11 == 5 else float(np.clip(generator.normal(0.1, 0.1), 0, 1)),
+        decoder_cosine=0.87,
+        density=float(generator.uniform(0.001, 0.08)),
+        mean_activation=2.4,
+        first_token_share=0.02,
+        contributions={
+            t.task: c.contribution / (2 + j // 8)
+            for t in tasks
+            for c in t.components
+            if c.category == category and abs(c.contribution) > 0.002
+        },
+        examples=tuple(examples),
+    )
+
+
+def _shift() -> tuple[CategoryShift, ...]:
+    counts = {
+        "safety": (3, 6),
+        "multilingual": (2, 4),
+        "instruction following": (1, 3),
+        "self-reference": (4, 2),
+        "hallucination management": (3, 1),
+        "facts": (1, 1),
+        "arithmetic": (0, 0),
+        "unclear": (0, 2),
+    }
+    n_b, n_c = (sum(c[side] for c in counts.values()) for side in (0, 1))
+    return tuple(
+        CategoryShift(
+            name=name,
+            n_baseline=b,
+            n_candidate=c,
+            total_baseline=n_b,
+            total_candidate=n_c,
+            mass_baseline=b / n_b,
+            mass_candidate=c / n_c,
+            change=100 * ((c / n_c) / (b / n_b) - 1) if b else None,
+            change_reason=None if b else "no specific latent of this category on the baseline's side",
+            interval=Interval(low=-70.0, high=240.0, method="log ratio") if b and c else None,
+            p_value=0.42 if b or c else None,
+            q_value=0.8 if b or c else None,
+            protocol="ancestor pairs, ν^r < 0.5 and ν^ε < 0.2",
+            conclusion="too few to tell",
+        )
+        for name, (b, c) in counts.items()
+    )
+
+
+_PAIRS: tuple[tuple[str, tuple[Side, ...]], ...] = (
+    ("baseline–candidate", ("baseline", "candidate")),
+    ("ancestor–baseline", ("ancestor", "baseline")),
+    ("ancestor–candidate", ("ancestor", "candidate")),
+)
+
+
+def _quality(name: str, sides: tuple[Side, ...]) -> CrosscoderQuality:
+    counts = (2, 3, 5, 14, 60, 180, 140, 50, 20, 4)
+    return CrosscoderQuality(
+        name=name,
+        models=sides,
+        n_latents=512,
+        k=16,
+        l0=15.7,
+        threshold=1.31,
+        explained_variance={side: 0.93 - 0.01 * i for i, side in enumerate(sides)},
+        dead_share=0.066,
+        decoder_cosine_median=0.88,
+        delta_norm=Histogram(edges=tuple(i / 10 for i in range(11)), counts=counts),
+        n_train_tokens=360_000,
+        n_heldout_tokens=40_000,
+        n_by_status={"shared": 410, "candidate-specific": 3, "baseline-specific": 1, "other": 64, "dead": 34},
+    )
+
+
+def _model(side: Side) -> ModelInfo:
+    return ModelInfo(
+        side=side,
+        name=f"organism-{side}",
+        model_args=f"pretrained=organism/{side}",
+        n_parameters=221_440,
+        n_layers=4,
+        hidden_size=64,
+        dtype="float32",
+        fingerprint="9f86d081884c7d65",
+    )
+
+
+def _replay(task: str, side: Side) -> ReplayCheck:
+    return ReplayCheck(task=task, side=side, n=400, median=1.2e-6, maximum=3.1e-5, tolerance=1e-3, holds=True)

@@ -1,0 +1,176 @@
+from __future__ import annotations
+
+import base64
+import hashlib
+import itertools
+import re
+from html.parser import HTMLParser
+
+from diffharness.report.html import MOST_LATENTS, render_html
+from diffharness.report.numbers import interval, plain, signed
+from diffharness.report.schema import Report
+from tests.report.example import HOSTILE, example_report
+
+_VOID = {"meta", "br", "hr", "img", "link", "input"}
+
+
+class _Page(HTMLParser):
+    """Elements, attributes and text of a page, with its nesting checked."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.elements: list[tuple[str, dict[str, str]]] = []
+        self.text = ""
+        self._open: list[str] = []
+        self.feed(page)
+        assert self._open == []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, {name: value or "" for name, value in attrs}))
+        if tag not in _VOID:
+            self._open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, {name: value or "" for name, value in attrs}))
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self._open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        if "style" not in self._open:
+            self.text += data
+
+    def all(self, tag: str) -> list[dict[str, str]]:
+        return [attributes for name, attributes in self.elements if name == tag]
+
+
+def _without_style(page: str) -> str:
+    return re.sub(r"<style>.*?</style>", "", page, flags=re.DOTALL)
+
+
+def test_questions_are_answered_in_order(page: str) -> None:
+    assert re.findall(r"<h2>(.*?)</h2>", page) == [
+        "Did the scores change?",
+        "Why did they change?",
+        "What changed inside?",
+        "Which latents?",
+        "Can it be trusted?",
+        "How to read it",
+        "Provenance",
+    ]
+
+
+def test_the_verdict_is_the_title_and_headings_do_not_skip_a_level(page: str) -> None:
+    read = _Page(page)
+    levels = [int(tag[1]) for tag, _ in read.elements if re.fullmatch(r"h[1-6]", tag)]
+    assert levels[0] == 1
+    assert levels.count(1) == 1
+    assert all(after <= before + 1 for before, after in itertools.pairwise(levels))
+    assert "6 of 10 tasks changed" in read.text
+
+
+def test_every_number_of_the_report_is_shown(report: Report, page: str) -> None:
+    text = _Page(page).text
+    for task in report.tasks:
+        for number in (plain(task.baseline), plain(task.candidate), signed(task.gap), interval(task.interval)):
+            assert number in text
+        assert plain(task.surrogate.candidate if task.surrogate else None) in text
+        for component in task.components:
+            assert signed(component.contribution) in text
+            assert interval(component.interval) in text
+    for latent in report.latents:
+        assert f"Latent {latent.index}" in text
+        assert plain(latent.delta_norm, 2) in text
+    for category in report.categories:
+        assert category.conclusion in text
+
+
+def test_the_page_loads_and_runs_nothing(page: str) -> None:
+    read = _Page(page)
+    assert not {tag for tag, _ in read.elements} & {"script", "link", "img", "iframe", "object", "base", "form", "use"}
+    for _, attributes in read.elements:
+        assert not any(name.startswith("on") or name in ("src", "style", "xlink:href") for name in attributes)
+        assert attributes.get("href", "#").startswith("#")
+    assert "url(" not in page
+    assert "@import" not in page
+
+
+def test_the_policy_allows_this_style_and_nothing_else(page: str) -> None:
+    policy = _Page(page).all("meta")[1]["content"]
+    assert policy.startswith("default-src 'none'; style-src 'sha256-")
+    assert "unsafe" not in policy
+    style = re.search(r"<style>(.*?)</style>", page, re.DOTALL)
+    assert style is not None
+    digest = base64.b64encode(hashlib.sha256(style.group(1).encode()).digest()).decode()
+    assert f"'sha256-{digest}'" in policy
+
+
+def test_every_link_leads_somewhere_and_ids_are_unique(page: str) -> None:
+    ids = re.findall(r'\sid="([^"]+)"', _without_style(page))
+    assert len(ids) == len(set(ids))
+    targets = {attributes["href"][1:] for attributes in _Page(page).all("a")}
+    assert targets <= set(ids)
+
+
+def test_tables_and_figures_have_words(page: str) -> None:
+    read = _Page(page)
+    assert len(read.all("caption")) == len(read.all("table"))
+    assert all(attributes.get("scope") in ("col", "row") for attributes in read.all("th"))
+    for attributes in read.all("svg"):
+        assert attributes.get("aria-hidden") == "true" or (attributes["role"] == "img" and attributes["aria-label"])
+
+
+def test_hostile_strings_are_shown_as_text(hostile_page: str) -> None:
+    read = _Page(hostile_page)
+    assert not {tag for tag, _ in read.elements} & {"script", "img"}
+    assert not any(name.startswith("on") for _, attributes in read.elements for name in attributes)
+    for text in HOSTILE:
+        shown = text.replace("\x1b", "\\x1b").replace("\x07", "\\x07").replace("\u202e", "\\u202e")
+        assert read.text.count(shown) > 3
+    assert not re.search("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e]", hostile_page)
+    assert len(hostile_page) < 3_000_000
+
+
+def test_signs_and_words_stand_beside_every_colour(page: str) -> None:
+    text = _Page(page).text
+    for words in ("▲ improved", "▼ regressed", "= no change", "? inconclusive", "✓ agrees"):
+        assert words in text
+    marks = re.findall(r"<mark[^>]*>(.*?)</mark>", page)
+    assert marks
+    assert sum("<sub>" in mark for mark in marks) > 0.9 * len(marks)
+
+
+def test_what_does_not_track_is_not_worded_as_a_cause(page: str) -> None:
+    task = page[page.index("<bdi>organism_safety_multilingual</bdi></h3>") :]
+    task = task[: task.index('<details class="task"')]
+    assert "does not track exact_match" in task
+    assert "agrees" not in task
+
+
+def test_a_withheld_mechanism_shows_no_account(report: Report) -> None:
+    withheld = report.validation.model_copy(update={"mechanism_withheld": "the replay does not hold"})
+    text = _Page(render_html(report.model_copy(update={"validation": withheld}))).text
+    assert "Withheld: the replay does not hold" in text
+    assert "hallucination management" not in text.split("How to read it")[0].split("Can it be trusted?")[0]
+
+
+def test_an_empty_report_is_still_a_page(report: Report) -> None:
+    empty = report.model_copy(
+        update={
+            "tasks": (),
+            "latents": (),
+            "categories": (),
+            "categories_reason": "there is no ancestor",
+            "quality": (),
+            "validation": report.validation.model_copy(update={"completeness": None, "replay": (), "controls": ()}),
+        }
+    )
+    text = _Page(render_html(empty)).text
+    assert "No task was evaluated." in text
+    assert "there is no ancestor" in text
+
+
+def test_many_latents_are_capped_with_a_note() -> None:
+    page = render_html(example_report(n_tasks=2, n_latents=MOST_LATENTS + 40), drawn=())
+    assert page.count('<details class="latent"') == MOST_LATENTS
+    assert "40 more are in report.json" in page

@@ -1,0 +1,106 @@
+from __future__ import annotations
+
+import re
+from html.parser import HTMLParser
+
+from hypothesis import given
+from hypothesis import strategies as st
+from markdown_it import MarkdownIt
+
+from diffharness.report.markdown import LIMIT_BYTES, code, escape, render_markdown
+from diffharness.report.numbers import interval, signed
+from diffharness.report.schema import Report
+from tests.report.example import example_report
+
+_READER = MarkdownIt("commonmark", {"html": True}).enable("table")
+
+
+class _Page(HTMLParser):
+    """What a reader of the Markdown gets: elements, and the text between them."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.tags: set[str] = set()
+        self.attributes: set[str] = set()
+        self.text = self.outside_code = ""
+        self._in_code = False
+        self.feed(page)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.add(tag)
+        self._in_code = self._in_code or tag == "code"
+        self.attributes.update(name for name, _ in attrs)
+
+    def handle_endtag(self, tag: str) -> None:
+        self._in_code = self._in_code and tag != "code"
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+        self.outside_code += "" if self._in_code else data
+
+
+def _read(markdown: str) -> _Page:
+    return _Page(_READER.render(markdown))
+
+
+def test_questions_are_answered_in_order(report: Report) -> None:
+    headings = re.findall(r"^#+ .*", render_markdown(report), re.MULTILINE)
+    assert headings[0].startswith("### 6 of 10 tasks changed")
+    assert headings[1:] == [
+        "#### Did the scores change?",
+        "#### Why did they change?",
+        "#### What changed inside?",
+        "#### Which latents?",
+        "#### Can it be trusted?",
+        "#### Provenance",
+    ]
+
+
+def test_scores_and_components_are_in_it(report: Report) -> None:
+    page = render_markdown(report, [("figures/a.svg", "A waterfall", "organism_safety")])
+    assert "(figures/a.svg)" in page
+    for task in report.tasks:
+        assert signed(task.gap) in page
+        assert interval(task.interval) in page
+    for component in report.tasks[0].components:
+        assert signed(component.contribution) in page
+
+
+def test_a_hundred_tasks_fit_and_what_is_left_out_is_counted() -> None:
+    page = render_markdown(example_report(n_tasks=100, n_latents=500))
+    assert len(page.encode()) <= LIMIT_BYTES
+    assert re.search(r"… and \d+ more tasks with a gap", page)
+    assert "#### Provenance" in page
+    assert page.count("<details>") == page.count("</details>")
+    assert len(render_markdown(example_report(n_tasks=700, n_latents=5)).encode()) <= LIMIT_BYTES
+
+
+def test_hostile_strings_are_read_as_text(hostile: Report) -> None:
+    page = render_markdown(hostile)
+    assert len(page.encode()) <= LIMIT_BYTES
+    read = _read(page)
+    assert not read.tags & {"script", "img", "a", "iframe"}
+    assert read.attributes <= {"style"}  # the alignment of columns
+    for text in (
+        "<script>alert(1)</script>",
+        "[x](javascript:alert(3))",
+        "\\x1b[31mred",
+        "'\"\\{{7*7}}{% x %}]]>--><!--",
+    ):
+        assert text in read.text
+    assert "@" in read.outside_code
+    assert not re.search(r"@\w|https?://", read.outside_code)
+
+
+@given(st.text(max_size=80))
+def test_escaped_text_reads_as_itself_and_makes_no_element(text: str) -> None:
+    read = _read(f"x {escape(text)}")
+    assert read.tags <= {"p"}
+    row = _read(f"| a |\n|---|\n| x{escape(text)}y |")
+    assert row.tags == {"table", "thead", "tbody", "tr", "th", "td"}
+
+
+@given(st.text(alphabet="`ab| \n<@", max_size=30))
+def test_a_code_span_holds_any_backticks(text: str) -> None:
+    read = _read(f"- x {code(text)} y")
+    assert read.tags == {"ul", "li", "code"}

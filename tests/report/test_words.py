@@ -1,0 +1,90 @@
+from __future__ import annotations
+
+from typing import Any
+
+from diffharness.report.glossary import GLOSSARY, anchor
+from diffharness.report.schema import Component, Interval, Report, Task
+from diffharness.report.words import account_sentence, check_word, headline, verdict_reason
+
+
+def _with_check(task: Task, **changes: Any) -> Task:
+    """The task with the exact check of its leading category changed."""
+
+    def changed(component: Component) -> Component:
+        if component.ablation is None:
+            return component
+        return component.model_copy(update={"ablation": component.ablation.model_copy(update=changes)})
+
+    return task.model_copy(update={"components": tuple(changed(c) for c in task.components)})
+
+
+def test_headline_counts_verdicts_and_names_the_category_that_carries_most(report: Report) -> None:
+    said = headline(report)
+    assert "6 of 10 tasks changed: 4 improved and 2 regressed (no change in 2, inconclusive in 2)" in said
+    assert "safety carries most (+0.197 of +0.428 in organism_safety)" in said
+
+
+def test_headline_without_a_change_explains_nothing(report: Report) -> None:
+    null = report.model_copy(update={"tasks": report.tasks[5:8]})
+    assert headline(null) == "No gap to explain in 3 tasks: no change in 2, inconclusive in 1."
+    assert headline(report.model_copy(update={"tasks": ()})) == "No task was evaluated."
+
+
+def test_headline_of_a_withheld_mechanism_names_no_category(report: Report) -> None:
+    withheld = report.validation.model_copy(update={"mechanism_withheld": "replay does not hold"})
+    said = headline(report.model_copy(update={"validation": withheld}))
+    assert "withheld" in said
+    assert "safety" not in said
+
+
+def test_a_part_is_a_cause_only_where_the_exact_check_agrees(report: Report) -> None:
+    task = report.tasks[0]
+    assert "safety latents are a cause: without their change the candidate scores 0.783, not 0.960" in (
+        account_sentence(task)
+    )
+    opposite = _with_check(task, change=-0.1, interval=Interval(low=-0.2, high=-0.01))
+    assert "does not agree" in account_sentence(opposite)
+    assert "are a cause" not in account_sentence(opposite)
+    unsure = _with_check(task, interval=Interval(low=-0.1, high=0.3))
+    assert "holds 0" in account_sentence(unsure)
+    assert "are a cause" not in account_sentence(unsure)
+    assert [check_word(t, t.components[0]) for t in (task, opposite, unsure)] == [
+        "agrees",
+        "does not agree",
+        "same sign, holds 0",
+    ]
+
+
+def test_the_check_is_compared_against_its_own_gap_where_metric_and_surrogate_point_apart(report: Report) -> None:
+    task = report.tasks[0]
+    perplexity = _with_check(
+        task.model_copy(update={"gap": -task.gap, "higher_is_better": False}),
+        change=-0.2,
+        interval=Interval(low=-0.3, high=-0.1),
+    )
+    assert "are a cause" in account_sentence(perplexity)
+
+
+def test_nothing_causal_is_said_where_the_surrogate_does_not_track(report: Report) -> None:
+    said = account_sentence(next(t for t in report.tasks if t.task == "organism_safety_multilingual"))
+    assert "does not track exact_match" in said
+    assert "say nothing about what caused" in said
+    assert "carr" not in said
+
+
+def test_there_is_no_gap_to_explain_without_a_real_gap(report: Report) -> None:
+    said = {t.task: account_sentence(t) for t in report.tasks}
+    assert said["organism_facts"].startswith("There is no gap to explain")
+    assert said["organism_arithmetic"].startswith("There is no gap to explain")
+    assert "cut at different places" in said["organism_instructions_self"]
+
+
+def test_verdicts_say_why(report: Report) -> None:
+    reasons = {t.task: verdict_reason(t, 0.02) for t in report.tasks}
+    assert "excludes 0" in reasons["organism_safety"]
+    assert "within ±0.020" in reasons["organism_facts"]
+    assert "holds 0" in reasons["organism_arithmetic"]
+
+
+def test_words_have_anchors_of_their_own() -> None:
+    assert len({anchor(word) for word in GLOSSARY}) == len(GLOSSARY)
