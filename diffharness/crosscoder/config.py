@@ -12,33 +12,33 @@ class TrainingSettings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    n_latents: int = Field(512, ge=1)
-    k: int = Field(16, ge=1)
+    n_latents: int = Field(default=512, ge=1)
+    k: int = Field(default=16, ge=1)
     """Mean number of active latents a token, in training and (calibrated) at inference."""
-    n_steps: int | None = Field(None, ge=1)
+    n_steps: int | None = Field(default=None, ge=1)
     """Optimiser steps; left out: enough for `n_epochs` over the tokens, but no fewer than a minimum."""
-    n_epochs: float = Field(6.0, gt=0)
+    n_epochs: float = Field(default=6.0, gt=0)
     """Passes over the training tokens, where `n_steps` is left out."""
-    batch_tokens: int = Field(2048, ge=1)
+    batch_tokens: int = Field(default=2048, ge=1)
     """Tokens in a batch; data with fewer tokens are one batch."""
-    block_tokens: int = Field(8, ge=1)
+    block_tokens: int = Field(default=8, ge=1)
     """Neighbouring tokens that a batch reads together: contiguous reads are fast on a memory map."""
-    learning_rate: float | None = Field(None, gt=0)
+    learning_rate: float | None = Field(default=None, gt=0)
     """Peak of Adam's rate; left out: a rule of the number of latents (`training.BASE_LEARNING_RATE`)."""
-    warmup_share: float = Field(0.05, ge=0, le=1)
+    warmup_share: float = Field(default=0.05, ge=0, le=1)
     """Share of the steps in which the rate rises from 0 to its peak."""
-    decay_share: float = Field(0.5, ge=0, le=1)
+    decay_share: float = Field(default=0.5, ge=0, le=1)
     """Share of the steps, at the end, in which the rate falls to 0."""
-    gradient_clip: float = Field(1.0, gt=0)
+    gradient_clip: float = Field(default=1.0, gt=0)
     """Largest global norm of the gradient."""
-    aux_coefficient: float = Field(1 / 32, ge=0)
+    aux_coefficient: float = Field(default=1 / 32, ge=0)
     """Weight of the dead-latent auxiliary loss; 0 switches it off."""
-    dead_after_tokens: int | None = Field(None, ge=1)
+    dead_after_tokens: int | None = Field(default=None, ge=1)
     """A latent that was silent for so many tokens is dead; left out: a twentieth of all tokens read, at
     most 10 million."""
-    initial_k: int | None = Field(None, ge=1)
+    initial_k: int | None = Field(default=None, ge=1)
     """Where set, k moves in a straight line from here to `k` within `annealing_share` of the steps."""
-    annealing_share: float = Field(0.2, ge=0, le=1)
+    annealing_share: float = Field(default=0.2, ge=0, le=1)
     seed: int = 0
     """Of the initial weights and of the order of the tokens."""
 
@@ -71,8 +71,8 @@ class CrosscoderConfig(BaseModel):
     """z = scale · (x − mean): a mean a model and dimension, and one scale a model that makes the mean of
     ‖z‖² the width."""
     loss: Literal["squared error"] = "squared error"
-    n_train_tokens: int = Field(0, ge=0)
-    n_heldout_tokens: int = Field(0, ge=0)
+    n_train_tokens: int = Field(default=0, ge=0)
+    n_heldout_tokens: int = Field(default=0, ge=0)
     """Tokens that the threshold was calibrated on."""
     training: TrainingSettings | None = None
     """How it was trained; none for a crosscoder that was fitted otherwise."""
