@@ -132,7 +132,7 @@ def heat_chart(heated: Heat) -> Chart:
     ]
     untracked = [not (t.surrogate is not None and t.surrogate.tracks) for t in tasks]
     row_labels = [brief(t.task, 34) + (" †" if lost else "") for t, lost in zip(tasks, untracked)]
-    column_labels = [brief(c, 22) for c in categories]
+    column_labels = [brief(c, 26) for c in categories]
     base = alt.Chart(alt.Data(values=cells))
     y = alt.Y(
         "row:O",
@@ -144,7 +144,7 @@ def heat_chart(heated: Heat) -> Chart:
         title=None,
         axis=alt.Axis(
             labelExpr=f"{json.dumps(column_labels)}[datum.value]",
-            labelLimit=160,
+            labelLimit=180,
             labelAngle=-30,
             orient="top",
             ticks=False,
@@ -196,7 +196,7 @@ def describe_heat(heated: Heat) -> str:
     """What the heat map shows; its numbers are in the table beside it."""
     return (
         f"Heat map of {len(heated.tasks)} tasks by {len(heated.categories)} categories: the contribution of "
-        "each category's latents to each task's gap. The table beside it has the same numbers."
+        "each category's latents to each task's gap, as in the tables."
     )
 
 

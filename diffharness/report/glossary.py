@@ -55,7 +55,7 @@ GLOSSARY: dict[str, str] = {
     "specific": "A latent that one model uses and the other does not, by latent scaling.",
     "shared": "A latent that both models use.",
     "dead": "A latent that never fired on the held-out tokens.",
-    "category": "What a group of latents stands for. `unclear` is a category too.",
+    "category": "What a group of latents stands for. Unclear is a category too.",
     "AUROC": "How well a latent tells the probes of its category from others: 0.5 is chance, 1 perfect.",
     "density": "Share of held-out tokens on which a latent fires.",
     "explained variance": "Share of the activations' variance that the crosscoder reconstructs, held out.",

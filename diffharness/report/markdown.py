@@ -13,7 +13,7 @@ from diffharness.report.numbers import count, interval, p_value, percent, plain,
 from diffharness.report.schema import Component, Document, Latent, Report, Task
 from diffharness.report.text import brief, clean, one_line, shorten
 from diffharness.report.view import by_severity, is_real, label, ordered, strongest
-from diffharness.report.words import VERDICT_SIGNS, account_sentence, headline
+from diffharness.report.words import VERDICT_SIGNS, account_sentence, check_word, headline
 
 LIMIT_BYTES = 60_000
 _MOST_LATENTS = 20
@@ -160,7 +160,7 @@ def _account(task: Task, picture: str | None) -> str:
         f"{escape(brief(surrogate.name, 120))}: {plain(surrogate.baseline)} → {plain(surrogate.candidate)}, "
         f"gap {signed(surrogate.gap)}; not tracked: {signed(task.not_tracked)}."
     )
-    rows = [_component_row(c) for c in ordered(task.components)[:40]]
+    rows = [_component_row(task, c) for c in ordered(task.components)[:40]]
     head = "| component | origin | contribution | interval | share | exact check |\n|---|---|--:|--:|--:|---|"
     lines.append("\n".join([head, *rows]))
     if task.documents:
@@ -169,10 +169,10 @@ def _account(task: Task, picture: str | None) -> str:
     return "\n\n".join(lines)
 
 
-def _component_row(component: Component) -> str:
+def _component_row(task: Task, component: Component) -> str:
     check = component.ablation
     if check is not None:
-        checked = f"{signed(check.change)} {interval(check.interval)}"
+        checked = f"{signed(check.change)} {interval(check.interval)} {check_word(task, component)}"
     else:
         checked = escape(brief(component.ablation_reason or "", 80))
     cells = (
