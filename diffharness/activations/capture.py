@@ -4,7 +4,7 @@ Legend: B sequences, T positions, D width.
 """
 
 # nnsight compiles the body of a trace itself, which type checkers can not follow.
-# pyright: reportAttributeAccessIssue=false, reportPossiblyUnbound=false
+# pyright: reportAttributeAccessIssue=false, reportPossiblyUnboundVariable=false
 
 from __future__ import annotations
 

@@ -49,7 +49,6 @@ def sample_texts(
     corpora: Sequence[Path],
     tokenize: Callable[[str], list[int]],
     *,
-    max_length: int,
     n_tokens: int,
     rng: np.random.Generator,
 ) -> list[Text]:
@@ -65,7 +64,7 @@ def sample_texts(
         for index in rng.permutation(len(texts)):
             if taken >= budget:
                 break
-            ids = tuple(tokenize(texts[index])[:max_length])
+            ids = tuple(tokenize(texts[index]))
             if len(ids) > 1:
                 chosen.append(Text(ids, f"{path.name}:{index + 1}"))
                 taken += len(ids) - 1

@@ -28,6 +28,7 @@ from diffharness.errors import DiffharnessError, RunError, UsageError
 from diffharness.evaluation.recording import RecordingModel
 from diffharness.evaluation.scores import DocumentScore, Evaluation, MetricKey, TaskInfo, Value
 
+Finished = Callable[[RecordingModel, Evaluation, dict[str, Any]], None]
 _NOT_METRICS = {"alias", "name", "sample_len", "sample_count"}
 
 
@@ -262,7 +263,7 @@ def _choices(task: Task, doc: Any) -> tuple[tuple[str, ...], tuple[int, ...]]:
     """The choices and the right ones, read as lm-eval's `process_results` reads them."""
     if task.OUTPUT_TYPE != "multiple_choice":
         return (), ()
-    choices = tuple(str(c) for c in task.doc_to_choice(doc))  # pyright: ignore[reportAttributeAccessIssue]
+    choices = tuple(str(c) for c in task.doc_to_choice(doc))
     gold = task.doc_to_text(doc) if getattr(task, "multiple_input", 0) else task.doc_to_target(doc)
     golds = gold if isinstance(gold, list) else [gold]
     indices = [choices.index(g) if isinstance(g, str) and g in choices else g for g in golds]
@@ -295,9 +296,7 @@ def write_results(results: dict[str, Any], folder: Path) -> list[Path]:
 
 
 @contextmanager
-def _watched_evaluation(
-    finished: Callable[[RecordingModel, dict[str, Task], dict[str, Any]], None],
-) -> Iterator[None]:
+def _watched_evaluation(finished: Finished) -> Iterator[None]:
     """Let lm-eval's command line run as it is, and be told of its model, tasks and results when it has them."""
     original = lm_eval.simple_evaluate
 
@@ -324,7 +323,14 @@ def _watched_evaluation(
         keeps_samples = kwargs.pop("log_samples", True)
         results = original(recording, *args, **kwargs, log_samples=True)
         if results is not None:
-            finished(recording, tasks, dict(results))
+            evaluation = gather(
+                recording,
+                tasks,
+                dict(results),
+                model_args=_model_args_text(kwargs.get("model_args") or {}),
+                settings=_settings(kwargs, manager, recording.layer),
+            )
+            finished(recording, evaluation, dict(results))
             if not keeps_samples:
                 results.pop("samples", None)
         return results
@@ -336,14 +342,31 @@ def _watched_evaluation(
         lm_eval.simple_evaluate = original
 
 
-def run_command_line(
-    arguments: Sequence[str], finished: Callable[[RecordingModel, dict[str, Task], dict[str, Any]], None]
-) -> None:
+def _settings(kwargs: dict[str, Any], manager: TaskManager, layer: str | None) -> dict[str, Any]:
+    include_path = manager.include_path or []
+    paths = include_path if isinstance(include_path, list) else [include_path]
+    return {
+        "limit": kwargs.get("limit"),
+        "batch_size": kwargs.get("batch_size"),
+        "include_path": [str(Path(p).resolve()) for p in paths],
+        "layer": layer,
+    }
+
+
+def _model_args_text(arguments: dict[str, Any]) -> str:
+    """Model arguments as they are given on a command line, without what concerns the recording."""
+    kept = {key: value for key, value in arguments.items() if key not in ("record_to", "layer")}
+    if set(kept) == {"pretrained"}:
+        return str(kept["pretrained"])
+    return ",".join(f"{key}={value}" for key, value in kept.items())
+
+
+def run_command_line(arguments: Sequence[str], finished: Finished) -> None:
     """Run lm-eval's command line with the recording model registered.
 
     Args:
         arguments: what would follow `lm-eval`.
-        finished: called with the model, the tasks and lm-eval's results when `--model diffharness` was used.
+        finished: called with the model, its evaluation and lm-eval's results when `--model diffharness` was used.
     """
     from lm_eval.__main__ import cli_evaluate
 

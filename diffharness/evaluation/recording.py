@@ -84,6 +84,15 @@ class RecordingModel(HFLM):
         """The Hugging Face model itself."""
         return self.model
 
+    @property
+    def hf_tokenizer(self) -> Any:
+        """The tokenizer."""
+        return self.tokenizer
+
+    def tokenize(self, text: str) -> list[int]:
+        """The ids that the model would read for a text, special tokens included, cut to the context."""
+        return self.tok_encode(text)[: self.max_length]
+
     def report_progress(self, report: Callable[[], None]) -> None:
         """Call `report` once for every request that is answered, in place of lm-eval's own progress bars."""
         self._quiet = True

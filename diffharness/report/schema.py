@@ -15,7 +15,9 @@ SCHEMA_VERSION = "1.0"
 
 Side = Literal["baseline", "candidate", "ancestor"]
 TaskVerdict = Literal["improved", "regressed", "no change", "inconclusive"]
-LatentStatus = Literal["baseline-specific", "candidate-specific", "shared", "other", "dead"]
+LatentStatus = Literal[
+    "baseline-specific", "candidate-specific", "ancestor-specific", "shared", "other", "dead"
+]
 
 
 class Model(BaseModel):
@@ -69,7 +71,7 @@ class ModelInfo(Model):
     hidden_size: int
     dtype: str
     fingerprint: str
-    """SHA-256 over the configuration and weights as loaded, first 16 hex digits."""
+    """Of the model's files, or of its Hub id and revision; first 16 hex digits of a SHA-256."""
 
 
 class Comparability(Model):
@@ -189,6 +191,7 @@ class Task(Model):
     n: int
     baseline: float
     candidate: float
+    ancestor: float | None = None
     gap: float
     interval: Interval
     p_value: float | None

@@ -1,0 +1,5 @@
+"""`python -m diffharness`."""
+
+from diffharness.cli import main
+
+main()

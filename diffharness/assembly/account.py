@@ -1,0 +1,236 @@
+"""The accounts of all tasks as rows of the report."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from diffharness.assembly.numbers import number
+from diffharness.report import schema
+from diffharness.report.schema import component_label
+from diffharness.statistics.multiple import benjamini_hochberg
+
+if TYPE_CHECKING:
+    from diffharness.attribution.account import TaskAccount
+    from diffharness.evaluation.scores import Evaluation, MetricKey
+
+N_DOCUMENTS = 6
+"""Documents shown a task."""
+REPLAY_TOLERANCE_NATS = {"torch.float32": 0.01, "torch.float64": 0.001}
+"""Largest difference of a request's log-likelihood between lm-eval and replay; 0.25 in half precision."""
+
+
+def present(categories: Sequence[str]) -> tuple[str, ...]:
+    """The categories that latents have, in the taxonomy's order, `unclear` always among them."""
+    from diffharness.latents.taxonomy import UNCLEAR, in_order
+
+    return in_order({*categories, UNCLEAR})
+
+
+def write_contributions(accounts: Sequence[TaskAccount], categories: Sequence[str], path: Path) -> None:
+    """`contributions.parquet`: a row a (task, document, component)."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    from diffharness.attribution.account import contributions
+
+    names = present(categories)
+    columns: dict[str, list[Any]] = {
+        name: [] for name in ("task", "doc_id", "kind", "origin", "category", "contribution", "contribution_raw")
+    }
+    for account in accounts:
+        keys, values_NC, raw_NC = contributions(account, categories, names)
+        n = len(account.doc_ids)
+        for c, key in enumerate(keys):
+            columns["task"] += [account.task] * n
+            columns["doc_id"] += list(account.doc_ids)
+            columns["kind"] += [key.kind] * n
+            columns["origin"] += [key.origin] * n
+            columns["category"] += [key.category] * n
+            columns["contribution"] += values_NC[:, c].tolist()
+            columns["contribution_raw"] += raw_NC[:, c].tolist()
+    text, real = pa.string(), pa.float64()
+    types = [text, pa.int64(), text, text, text, real, real]
+    pq.write_table(pa.table(columns, schema=pa.schema(list(zip(columns, types, strict=True)))), path)
+
+
+def accounts(
+    found: Sequence[TaskAccount],
+    *,
+    categories: Sequence[str],
+    metrics: Mapping[str, MetricKey],
+    gaps: Mapping[str, float],
+    evaluations: tuple[Evaluation, Evaluation],
+    dtypes: Mapping[str, str],
+    rng: np.random.Generator,
+) -> dict[str, Any]:
+    """All tasks' accounts as JSON: surrogate, components, per-latent sums, documents, replay and completeness."""
+    from diffharness.attribution.account import sum_components
+
+    names = present(categories)
+    sums = {account.task: sum_components(account, categories, names, rng) for account in found}
+    flat = [part for task in sums.values() for part in task]
+    q_values = iter(benjamini_hochberg([part.p_value for part in flat]).tolist())
+    return {
+        "tasks": {
+            account.task: {
+                **_surrogate(account, metrics[account.task], gaps[account.task], evaluations),
+                "components": [
+                    {
+                        "kind": part.key.kind,
+                        "origin": part.key.origin,
+                        "category": part.key.category,
+                        "contribution": part.contribution,
+                        "contribution_raw": part.contribution_raw,
+                        "low": part.low,
+                        "high": part.high,
+                        "p_value": number(part.p_value),
+                        "q_value": number(next(q_values)),
+                        "n_latents": part.n_latents,
+                    }
+                    for part in sums[account.task]
+                ],
+                "latents": account.latents_L.tolist(),
+                "completeness": max((abs(a.scale * a.residual) for a in account.accounts), default=0.0),
+                "n_accounted": len(account.doc_ids),
+                "documents": _documents(account, categories, names, metrics[account.task], evaluations),
+            }
+            for account in found
+        },
+        "replay": [
+            check
+            for account in found
+            for m, side in enumerate(("baseline", "candidate"))
+            if (check := _replay(account, m, side, evaluations[m], dtypes[side])) is not None
+        ],
+        "completeness": _completeness(found),
+    }
+
+
+def _surrogate(
+    account: TaskAccount, metric: MetricKey, gap: float, evaluations: tuple[Evaluation, Evaluation]
+) -> dict[str, Any]:
+    from diffharness.attribution.account import tracking
+    from diffharness.evaluation.comparison import document_metric
+
+    sides = [e.of(account.task, metric.filter) for e in evaluations]
+    values = [[document_metric(side[i], metric) for i in account.doc_ids] for side in sides]
+    if all(v is not None for side in values for v in side):
+        difference_N = np.subtract(np.array(values[1], dtype=float), np.array(values[0], dtype=float))
+        correlation, tracks, reason = tracking(account, difference_N, gap, metric.higher_is_better)
+    else:
+        correlation, tracks, reason = None, False, "the metric has no number for a single document"
+    same_unit = account.forms.unit in ("probability", "score") or metric.metric == account.forms.unit.replace(" ", "_")
+    surrogate = schema.Surrogate(
+        name=account.forms.name,
+        unit=account.forms.unit,
+        baseline=float(account.baseline_N.mean()),
+        candidate=float(account.candidate_N.mean()),
+        gap=account.gap,
+        rank_correlation=number(correlation),
+        tracks=tracks,
+        tracks_reason=reason,
+    )
+    return {
+        "surrogate": surrogate.model_dump(mode="json"),
+        "not_tracked": gap - account.gap if same_unit else None,
+    }
+
+
+def _documents(
+    account: TaskAccount,
+    categories: Sequence[str],
+    names: Sequence[str],
+    metric: MetricKey,
+    evaluations: tuple[Evaluation, Evaluation],
+) -> list[dict[str, Any]]:
+    """The documents whose metric changed, those whose surrogate moved most first."""
+    from diffharness.attribution.account import contributions
+    from diffharness.evaluation.comparison import document_metric
+
+    base, cand = (e.of(account.task, metric.filter) for e in evaluations)
+    keys, values_NC, _ = contributions(account, categories, names)
+    labels = [component_label(key.kind, key.category, key.origin) for key in keys]
+    shown = []
+    for i in np.argsort(-np.abs(account.candidate_N - account.baseline_N), kind="stable"):
+        before, after = base[account.doc_ids[i]], cand[account.doc_ids[i]]
+        scores = document_metric(before, metric), document_metric(after, metric)
+        if scores[0] is None or scores[1] is None or scores[0] == scores[1]:
+            continue
+        shown.append(
+            schema.Document(
+                doc_id=before.doc_id,
+                prompt=before.prompt[-600:],
+                gold=before.target[:300],
+                baseline_answer=before.answer[:300],
+                candidate_answer=after.answer[:300],
+                baseline_score=scores[0],
+                candidate_score=scores[1],
+                contributions={label: float(v) for label, v in zip(labels, values_NC[i], strict=True)},
+            ).model_dump(mode="json")
+        )
+        if len(shown) == N_DOCUMENTS:
+            break
+    return shown
+
+
+def _replay(account: TaskAccount, m: int, side: str, evaluation: Evaluation, dtype: str) -> dict[str, Any] | None:
+    """Replayed log-likelihoods against lm-eval's own; for greedy answers, how far another token would be ahead."""
+    readings = evaluation.ledger.by_document(account.task)
+    differences: list[float] = []
+    for document in account.accounts:
+        own = readings[document.doc_id]
+        if own[0].kind == "generate_until":
+            differences.append(float(document.greedy_gap_R[m][m]))
+            continue
+        replayed = document.log_likelihood_R[m]
+        differences += [
+            abs(float(x) - r.log_likelihood)
+            for r, x in zip(own, replayed, strict=False)
+            if r.log_likelihood is not None
+        ]
+    if not differences:
+        return None
+    tolerance = REPLAY_TOLERANCE_NATS.get(dtype, 0.25)
+    return schema.ReplayCheck(
+        task=account.task,
+        side=side,  # pyright: ignore[reportArgumentType]
+        n=len(differences),
+        median=float(np.median(differences)),
+        maximum=float(np.max(differences)),
+        tolerance=tolerance,
+        holds=bool(np.max(differences) <= tolerance),
+    ).model_dump(mode="json")
+
+
+def _completeness(found: Sequence[TaskAccount]) -> dict[str, Any] | None:
+    documents = [a for account in found for a in account.accounts]
+    if not documents:
+        return None
+    values = np.array([a.incompleteness for a in documents])
+    return schema.Completeness(
+        median=float(np.median(values)),
+        percentile_99=float(np.quantile(values, 0.99)),
+        maximum=float(values.max()),
+        n=len(values),
+        nodes=max(a.n_nodes for a in documents),
+    ).model_dump(mode="json")
+
+
+def model_info(side: str, model_args: str, model: Any, fingerprint: str, n_layers: int) -> schema.ModelInfo:
+    """One model's row."""
+    name = dict(part.split("=", 1) for part in model_args.split(",") if "=" in part).get("pretrained", model_args)
+    config = model.config.get_text_config()
+    return schema.ModelInfo(
+        side=side,  # pyright: ignore[reportArgumentType]
+        name=Path(name).name or name,
+        model_args=model_args,
+        n_parameters=int(model.num_parameters()),
+        n_layers=n_layers,
+        hidden_size=int(config.hidden_size),
+        dtype=str(model.dtype).removeprefix("torch."),
+        fingerprint=fingerprint,
+    )

@@ -1,0 +1,111 @@
+"""Exact checks and controls: what is checked, and how it reads in the report."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from diffharness.assembly.scores import moved_tasks
+from diffharness.report import schema
+
+if TYPE_CHECKING:
+    from diffharness.attribution.account import TaskAccount
+    from diffharness.evaluation.comparison import Comparison
+
+SMALLEST_SHARE = 0.05
+"""A category is checked where it accounts for at least this share of the gap and its interval excludes 0."""
+
+
+def clear_contributions(
+    rows: Sequence[Mapping[str, Any]], tasks: Mapping[str, Mapping[str, Any]], smallest_effect: float
+) -> dict[str, list[str]]:
+    """By category, the tasks with a real gap to which it clearly contributes."""
+    wanted: dict[str, list[str]] = {}
+    moved = moved_tasks(rows, smallest_effect)
+    for name, task in tasks.items():
+        gap = task["surrogate"]["gap"]
+        for part in task["components"]:
+            clear = part["low"] > 0 or part["high"] < 0
+            if (
+                name in moved
+                and part["kind"] == "latents"
+                and clear
+                and abs(part["contribution"]) >= SMALLEST_SHARE * abs(gap)
+            ):
+                wanted.setdefault(part["category"], []).append(name)
+    return wanted
+
+
+def no_check_reason(part: Mapping[str, Any], gap: float, *, moved: bool) -> str:
+    """Why a component has no exact check."""
+    if part["kind"] != "latents":
+        return "only latents can be put back"
+    if not moved:
+        return "no gap to explain"
+    if part["low"] <= 0 <= part["high"]:
+        return "its contribution is not clear"
+    if abs(part["contribution"]) < SMALLEST_SHARE * abs(gap):
+        return f"it accounts for less than {SMALLEST_SHARE:.0%} of the gap"
+    return "not checked"
+
+
+def ablation(found: Comparison) -> schema.Ablation:
+    """The row of an exact check, from the comparison ablated → candidate."""
+    return schema.Ablation(
+        score=found.baseline,
+        change=found.candidate - found.baseline,
+        interval=schema.Interval(
+            low=found.result.low, high=found.result.high, level=found.result.level, method=found.result.method
+        ),
+        n=found.result.n,
+    )
+
+
+def controls(
+    tasks: Mapping[str, Mapping[str, Any]],
+    *,
+    categories: Sequence[str],
+    blind_accounts: Sequence[TaskAccount],
+    blind_categories: Sequence[str],
+    rng: np.random.Generator,
+) -> list[schema.Control]:
+    """For each moved task: its leading category's share, with shuffled labels, and with a random encoder.
+
+    Args:
+        tasks: the real accounts, as the account stage left them.
+        categories: the real latents' names.
+        blind_accounts: the moved tasks' accounts under the random encoder.
+        blind_categories: its latents' names.
+        rng: deals the labels.
+    """
+    from diffharness.assembly.account import present
+    from diffharness.attribution.controls import Written, leader, share_of, shuffled_labels
+
+    found = []
+    names = present([*categories, *blind_categories])
+    for blind in blind_accounts:
+        task = tasks[blind.task]
+        real = Written(task["surrogate"]["gap"], np.array(task["latents"]))
+        first = leader(real, categories, names)
+        share, leads = shuffled_labels(real, categories, names, first.category, rng)
+        found.append(_control("shuffled labels", blind.task, first.category, first.share, share, leads))
+        other = Written(blind.gap, blind.latents_L)
+        share = share_of(other, blind_categories, first.category)
+        leads = float(leader(other, blind_categories, names).category == first.category)
+        found.append(_control("random encoder", blind.task, first.category, first.share, share, leads))
+    return found
+
+
+def _control(
+    name: str, task: str, category: str, share: float | None, control_share: float | None, is_largest: float
+) -> schema.Control:
+    return schema.Control(
+        name=name,  # pyright: ignore[reportArgumentType]
+        task=task,
+        category=category,
+        share=share,
+        control_share=control_share,
+        is_largest=is_largest,
+    )

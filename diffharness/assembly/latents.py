@@ -1,0 +1,107 @@
+"""Latents and crosscoder quality as rows of the report."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from diffharness.assembly.numbers import number
+from diffharness.report import schema
+
+if TYPE_CHECKING:
+    from diffharness.activations.corpus import Text
+    from diffharness.crosscoder.model import Crosscoder
+    from diffharness.crosscoder.quality import QualityMeasures
+    from diffharness.latents.description import LatentTable
+
+
+def quality(crosscoder: Crosscoder, measures: QualityMeasures) -> schema.CrosscoderQuality:
+    """The crosscoder's row in "can it be trusted"; statuses are counted later."""
+    config = crosscoder.config
+    return schema.CrosscoderQuality(
+        name="–".join(config.sides),
+        models=config.sides,  # pyright: ignore[reportArgumentType]
+        n_latents=config.n_latents,
+        k=config.k,
+        l0=measures.l0,
+        threshold=measures.threshold,
+        explained_variance=measures.explained_variance,
+        dead_share=measures.dead_share,
+        decoder_cosine_median=number(measures.decoder_cosine_median),
+        delta_norm=schema.Histogram(edges=measures.delta_norm_edges, counts=measures.delta_norm_counts),
+        n_train_tokens=config.n_train_tokens,
+        n_heldout_tokens=config.n_heldout_tokens,
+        n_by_status={},
+    )
+
+
+def latent_rows(table: LatentTable, texts: Sequence[Text], tokenizer: Any) -> list[schema.Latent]:
+    """One row a latent, without contributions."""
+    identity, examples = table.identity, table.examples
+    shown: dict[int, tuple[str, ...]] = {}
+    rows = []
+    for j, annotation in enumerate(table.annotations):
+        rows.append(
+            schema.Latent(
+                index=j,
+                status=identity.status[j],  # pyright: ignore[reportArgumentType]
+                category=annotation.category,
+                evidence=schema.Evidence(
+                    auroc=annotation.auroc,
+                    q_value=annotation.q_value,
+                    runner_up=annotation.runner_up,
+                    runner_up_auroc=annotation.runner_up_auroc,
+                    reason=annotation.reason,
+                ),
+                delta_norm=number(identity.delta_norm[j]),
+                nu_reconstruction=number(identity.nu_reconstruction[j]),
+                nu_error=number(identity.nu_error[j]),
+                decoder_cosine=number(identity.cosine[j]),
+                density=float(identity.density[j]),
+                mean_activation=number(identity.mean_activation[j]),
+                first_token_share=number(examples.first_share[j]),
+                contributions={},
+                examples=tuple(_example(e, texts, shown, tokenizer) for e in examples.of(j)),
+            )
+        )
+    return rows
+
+
+def _example(found: Any, texts: Sequence[Text], shown: dict[int, tuple[str, ...]], tokenizer: Any) -> schema.Example:
+    position = int(found.text_id)
+    if position not in shown:
+        shown[position] = token_texts(texts[position].ids, tokenizer)
+    first = found.first + 1
+    return schema.Example(
+        tokens=shown[position][first : first + len(found.values)],
+        values=tuple(round(v, 4) for v in found.values),
+        source=found.source,
+    )
+
+
+def token_texts(ids: Sequence[int], tokenizer: Any) -> tuple[str, ...]:
+    """Each token as it reads in the text: what decoding one token more adds."""
+    pieces, before = [], ""
+    for n in range(1, len(ids) + 1):
+        text = tokenizer.decode(list(ids[:n]), clean_up_tokenization_spaces=False)
+        pieces.append(text[len(before) :] if text.startswith(before) else tokenizer.decode([ids[n - 1]]))
+        before = text
+    return tuple(pieces)
+
+
+def write_latents(rows: Sequence[schema.Latent], path: Path) -> None:
+    """`latents.parquet`: a row a latent."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    flat = [
+        {
+            **row.model_dump(exclude={"evidence", "contributions", "examples"}),
+            "auroc": row.evidence.auroc,
+            "q_value": row.evidence.q_value,
+            "reason": row.evidence.reason,
+        }
+        for row in rows
+    ]
+    pq.write_table(pa.Table.from_pylist(flat), path)

@@ -1,0 +1,194 @@
+"""The whole report, from what the stages left in the run's folder."""
+
+from __future__ import annotations
+
+import datetime
+import platform
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from importlib import metadata
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from diffharness import __version__
+from diffharness.artifacts import fingerprint
+from diffharness.assembly.checks import no_check_reason
+from diffharness.assembly.numbers import number
+from diffharness.assembly.scores import row_verdict
+from diffharness.latents.shift import SpecificLatents, category_shift
+from diffharness.report import schema
+from diffharness.statistics.multiple import benjamini_hochberg
+
+if TYPE_CHECKING:
+    from diffharness.pipeline import Run
+
+MAIN = ("baseline", "candidate")
+ORDER = "the candidate's upper layers for what is written; what they add on the baseline's state is `upper`"
+_PACKAGES = ("lm-eval", "nnsight", "torch", "transformers", "tokenizers", "numpy", "scipy", "pyarrow")
+
+
+def report(run: Run) -> schema.Report:
+    """Read every stage's artifact and put the report together."""
+    comparison = run.read_json(run.comparison(), "comparison.json")
+    account = run.read_json(run.account(), "account.json")
+    ablations = {(a.pop("task"), a.pop("category")): a for a in run.read_json(run.checks(), "checks.json")}
+    controls = run.read_json(run.controls(), "controls.json") if run.config.controls else []
+    rows = comparison["rows"]
+    pairs = [MAIN, *(("ancestor", side) for side in MAIN if "ancestor" in run.sides)]
+    described = {pair: run.read_json(run.latents(pair), "latents.json") for pair in pairs}
+    shift, shift_reason = _shift(run, described)
+    return schema.Report(
+        run=schema.RunInfo(
+            name=run.config.output.name,
+            created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+            command=run.command,
+            layer=account["layer"],
+            n_layers=account["n_layers"],
+            order=ORDER,
+            smallest_effect=run.config.smallest_effect,
+            seed=run.config.seed,
+            seconds=round(run.seconds, 1),
+            notes=_notes(run),
+        ),
+        models=tuple(schema.ModelInfo.model_validate(m) for m in account["models"]),
+        comparability=schema.Comparability.model_validate(comparison["comparability"]),
+        quality=tuple(_quality(run, pair, described[pair]["counts"]) for pair in pairs),
+        tasks=_tasks(rows, account, ablations, run.config.smallest_effect),
+        categories=shift,
+        categories_reason=shift_reason,
+        latents=_latents(described[MAIN]["latents"], account["tasks"]),
+        validation=schema.Validation.model_validate(
+            {"completeness": account["completeness"], "replay": account["replay"], "controls": controls}
+        ),
+        provenance=schema.Provenance(
+            versions={"diffharness": __version__, **{name: metadata.version(name) for name in _PACKAGES}},
+            platform=f"Python {platform.python_version()} on {platform.system()} {platform.machine()}",
+            config=run.config.model_dump(mode="json"),
+            config_hash=fingerprint(run.config.model_dump(mode="json", exclude={"output"})),
+            task_hashes={row["task"]: row["hash"] for row in rows},
+        ),
+    )
+
+
+def _notes(run: Run) -> tuple[str, ...]:
+    notes = [
+        "The account uses one order: what is written is integrated under the candidate's upper layers, and `upper` is "
+        "not split further."
+    ]
+    if not run.config.corpus:
+        notes.append("No corpus was given: the crosscoder was trained on what the tasks made the models read.")
+    if run.config.probes is None:
+        notes.append("No probes were given, so latents have no names and every category is `unclear`.")
+    return tuple(notes)
+
+
+def _quality(run: Run, pair: tuple[str, str], counts: dict[str, int]) -> schema.CrosscoderQuality:
+    found = run.read_json(run.crosscoder(pair), "quality.json")
+    return schema.CrosscoderQuality.model_validate({**found, "n_by_status": counts})
+
+
+def _tasks(
+    rows: Sequence[Mapping[str, Any]],
+    account: Mapping[str, Any],
+    ablations: Mapping[tuple[str, str], Mapping[str, Any]],
+    smallest_effect: float,
+) -> tuple[schema.Task, ...]:
+    q_values = benjamini_hochberg([row["p_value"] for row in rows])
+    tasks = []
+    for row, q_value in zip(rows, q_values, strict=True):
+        found = account["tasks"].get(row["task"]) if row["is_primary"] else None
+        verdict = row_verdict(row, smallest_effect)
+        reason = None
+        if found is None:
+            reason = (
+                account["reasons"].get(row["task"], "no account was made")
+                if row["is_primary"]
+                else "the account is of the task's primary metric"
+            )
+        tasks.append(
+            schema.Task(
+                **{key: row[key] for key in ("task", "metric", "filter", "output_type", "higher_is_better", "n")},
+                **{key: row[key] for key in ("baseline", "candidate", "ancestor", "gap", "p_value")},
+                categories=tuple(row["categories"]),
+                interval=schema.Interval(low=row["low"], high=row["high"], level=row["level"], method=row["method"]),
+                q_value=number(q_value),
+                verdict=verdict,
+                surrogate=schema.Surrogate.model_validate(found["surrogate"]) if found else None,
+                not_tracked=found["not_tracked"] if found else None,
+                interaction=None,
+                components=_components(row["task"], found, ablations, verdict) if found else (),
+                account_reason=reason,
+                completeness=found["completeness"] if found else None,
+                n_accounted=found["n_accounted"] if found else 0,
+                documents=tuple(schema.Document.model_validate(d) for d in found["documents"]) if found else (),
+            )
+        )
+    return tuple(tasks)
+
+
+def _components(
+    task: str, found: Mapping[str, Any], ablations: Mapping[tuple[str, str], Mapping[str, Any]], verdict: str
+) -> tuple[schema.Component, ...]:
+    moved = verdict in ("improved", "regressed")
+    gap = found["surrogate"]["gap"]
+    parts = []
+    for part in found["components"]:
+        check = ablations.get((task, part["category"])) if part["kind"] == "latents" else None
+        parts.append(
+            schema.Component(
+                **{key: part[key] for key in ("kind", "origin", "category", "contribution", "contribution_raw")},
+                interval=schema.Interval(low=part["low"], high=part["high"]),
+                share=part["contribution"] / gap if moved and gap else None,
+                p_value=part["p_value"],
+                q_value=part["q_value"],
+                n_latents=part["n_latents"],
+                ablation=schema.Ablation.model_validate(check) if check else None,
+                ablation_reason=None if check else no_check_reason(part, gap, moved=moved),
+            )
+        )
+    return tuple(parts)
+
+
+def _latents(rows: Sequence[dict[str, Any]], tasks: Mapping[str, Any]) -> tuple[schema.Latent, ...]:
+    """Latents with what they contribute to each task; zeros are left out."""
+    sums = {name: np.array(task["latents"]) for name, task in tasks.items()}
+    return tuple(
+        schema.Latent.model_validate(
+            {**row, "contributions": {name: float(s[row["index"]]) for name, s in sums.items() if s[row["index"]]}}
+        )
+        for row in rows
+    )
+
+
+def _shift(
+    run: Run, described: Mapping[tuple[str, str], Mapping[str, Any]]
+) -> tuple[tuple[schema.CategoryShift, ...], str | None]:
+    """The paper's protocol: latents specific to either tuned model, each against the ancestor."""
+    if "ancestor" not in run.sides:
+        return (), "no ancestor was given"
+    if run.config.probes is None:
+        return (), "no probes were given to name latents by"
+    from diffharness.latents.probes import load_probes
+
+    sides = []
+    for side in MAIN:
+        body = described["ancestor", side]
+        rows = [r for r in body["latents"] if r["status"] == f"{side}-specific"]
+        masses = np.array([body["mass"][r["index"]] for r in rows])
+        sides.append(SpecificLatents([r["category"] for r in rows], masses))
+    names = {p.category for p in load_probes(run.config.probes)}
+    shifts = []
+    for row in category_shift(sides[0], sides[1], names):
+        values = asdict(row)
+        low, high = values.pop("low"), values.pop("high")
+        interval = None
+        if low is not None and high is not None:
+            interval = schema.Interval(low=low, high=high, method="score interval of the ratio")
+        values["name"] = values.pop("category")
+        shifts.append(
+            schema.CategoryShift(
+                **values, interval=interval, protocol="two crosscoders, each model against the ancestor"
+            )
+        )
+    return tuple(shifts), None

@@ -1,0 +1,244 @@
+"""The commands: parses, calls, prints; no logic. Heavy imports happen inside, so that `--help` answers at once."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+from diffharness import __version__, defaults
+from diffharness.errors import DiffharnessError, UsageError
+
+
+class _Group(click.Group):
+    """Shows a failure as one line and leaves with its exit code; `--debug` shows where it came from."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command."""
+        try:
+            return super().invoke(ctx)
+        except DiffharnessError as error:
+            if ctx.params.get("debug"):
+                raise
+            click.echo(f"diffharness: {error}", err=True)
+            ctx.exit(error.exit_code)
+        except KeyboardInterrupt:
+            click.echo(
+                "diffharness: stopped; what was finished stays, and the same command goes on from there", err=True
+            )
+            ctx.exit(130)
+
+
+@click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, package_name="diffharness")
+@click.option("--debug", is_flag=True, help="Show the traceback of a failure.")
+def main(debug: bool) -> None:
+    """Why one language model scores differently from another.
+
+    Evaluates two models on lm-eval tasks, compares their activations with a crosscoder, and splits every task's gap
+    into contributions of named categories. Start with `diffharness demo`.
+    """
+    del debug
+
+
+def _run_options(with_models: bool) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """The options of `run`; those of `demo` leave models, tasks and texts out."""
+    model = "a folder, a Hub id, or lm-eval model_args"
+    models: list[Callable[..., Any]] = [
+        click.option("--baseline", metavar="MODEL", help=f"Model compared with: {model}."),
+        click.option("--candidate", metavar="MODEL", help=f"Model compared: {model}."),
+        click.option("--ancestor", metavar="MODEL", help="Model that both descend from; adds the category shift."),
+        click.option("--tasks", metavar="A,B", multiple=True, help="lm-eval tasks, groups or patterns; repeatable."),
+        click.option("--include-path", metavar="DIR", multiple=True, help="Folder of further tasks; repeatable."),
+        click.option("--metric", metavar="NAME[,FILTER]", help="What the account is of  [a task's first metric]"),
+        click.option("--corpus", metavar="JSONL", multiple=True, help="Texts to train the crosscoder on (`text` in "
+                     "every line); repeatable  [what the tasks made the models read]"),
+        click.option("--probes", metavar="JSONL", help="Texts that name latents (`text` and `category` in every "
+                     "line)  [none: latents stay unclear]"),
+        click.option("--baseline-results", metavar="DIR", help="Go on from what `diffharness lm-eval` recorded."),
+        click.option("--candidate-results", metavar="DIR", help="The same for the candidate."),
+        click.option("--config", metavar="YAML", type=click.Path(path_type=Path), help="Read options from a file; "
+                     "`diffharness init` writes one."),
+    ]  # fmt: skip
+    common: list[Callable[..., Any]] = [
+        click.option("--layer", metavar="N", help="Decoder block, or fraction of depth  "
+                     f"[{defaults.LAYER}]"),
+        click.option("--latents", type=int, help=f"Size of the crosscoder  [{defaults.LATENTS}]"),
+        click.option("--k", type=int, help=f"Mean number of active latents a token  [{defaults.K}]"),
+        click.option("--train-tokens", type=int, help=f"Tokens of the corpora to read  [{defaults.TRAIN_TOKENS}]"),
+        click.option("--limit", type=float, help="Documents a task: a count, or a fraction below 1  [all]"),
+        click.option("--batch-size", type=int, help=f"lm-eval's batch size  [{defaults.BATCH_SIZE}]"),
+        click.option("--device", help="Torch device  [the first GPU, else the CPU]"),
+        click.option("--seed", type=int, help=f"Of the crosscoder, samples and intervals  [{defaults.SEED}]"),
+        click.option("--smallest-effect", type=float, help="Gaps below this are no change: absolute for scores from "
+                     f"0 to 1, else relative  [{defaults.SMALLEST_EFFECT}]"),
+        click.option("--controls/--no-controls", default=None, help="Try the account with a random encoder and "
+                     "shuffled labels  [controls]"),
+    ]  # fmt: skip
+    output = defaults.OUTPUT if with_models else defaults.DEMO_OUTPUT
+    last: list[Callable[..., Any]] = [click.option("--output", metavar="DIR", help=f"The run's folder  [{output}]")]
+
+    def decorate(command: Callable[..., None]) -> Callable[..., None]:
+        for option in reversed([*(models if with_models else []), *common, *last]):
+            command = option(command)
+        return command
+
+    return decorate
+
+
+@main.command()
+@_run_options(with_models=True)
+def run(config: Path | None, **options: Any) -> None:
+    """Compare two models and write the report.
+
+    A second run with the same options only prints; a changed option reruns what depends on it.
+    """
+    from diffharness.config import RunConfig, read_yaml
+
+    given = {name: value for name, value in options.items() if value is not None and value != ()}
+    if "tasks" in given:
+        given["tasks"] = [name.strip() for part in given["tasks"] for name in part.split(",") if name.strip()]
+    values = read_yaml(config) if config is not None else {}
+    source = f"--config {config}" if config is not None and not given else "the options"
+    _run(RunConfig.make({**values, **given}, source))
+
+
+@main.command()
+@_run_options(with_models=False)
+def demo(**options: Any) -> None:
+    """Compare the embedded models, whose difference is known: a first look, offline.
+
+    Trains three tiny models on the first run (a minute or two) and keeps them in the user's cache folder.
+    """
+    from diffharness import organism
+    from diffharness.config import RunConfig
+    from diffharness.progress import StageProgress
+
+    given = {name: value for name, value in options.items() if value is not None}
+    _quiet_libraries()
+    console = _console()
+    with StageProgress(console).stage("get the embedded models ready") as report:
+        models = organism.build(progress=lambda _stage, done, total: report(done, total))
+    config = RunConfig.make(
+        {
+            "output": defaults.DEMO_OUTPUT,
+            "baseline": str(models.baseline),
+            "candidate": str(models.candidate),
+            "ancestor": str(models.ancestor),
+            "tasks": ["organism"],
+            "include_path": [organism.tasks_path()],
+            "corpus": [models.corpus],
+            "probes": models.probes,
+            **given,
+        }
+    )
+    _run(config, " ".join(["diffharness demo", *sys.argv[2:]]))
+
+
+def _run(config: Any, command: str | None = None) -> None:
+    _quiet_libraries()
+    from diffharness.pipeline import run
+    from diffharness.report.terminal import print_report
+
+    console = _console()
+    report = run(config, console=console, command=command)
+    print_report(report, _console(out=True), folder=config.output)
+
+
+def _console(out: bool = False) -> Any:
+    from rich.console import Console
+
+    return Console(stderr=not out)
+
+
+def _quiet_libraries() -> None:
+    """Keep libraries' own bars and notices out of the way of ours; must come before they are imported."""
+    import os
+    import warnings
+
+    os.environ.setdefault("TQDM_DISABLE", "1")
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    warnings.filterwarnings("ignore", category=FutureWarning)
+    warnings.filterwarnings("ignore", category=DeprecationWarning)
+
+
+@main.command()
+@click.argument("file", type=click.Path(path_type=Path), default=Path("diffharness.yaml"))
+def init(file: Path) -> None:
+    """Write a commented YAML file of a run's options to FILE [diffharness.yaml]."""
+    from diffharness.config import TEMPLATE
+
+    if file.exists():
+        raise UsageError(f"{file} exists; name another file")
+    try:
+        file.write_text(TEMPLATE, encoding="utf-8")
+    except OSError as error:
+        raise UsageError(f"{file} can not be written ({error.strerror}); name another file") from error
+    click.echo(f"wrote {file}; edit it, then: diffharness run --config {file}")
+
+
+@main.command()
+@click.argument("folder", type=click.Path(path_type=Path), metavar="RUN")
+def report(folder: Path) -> None:
+    """Print the report of the run in folder RUN, and write its Markdown and HTML again."""
+    from diffharness.report.terminal import print_report
+    from diffharness.report.writer import write_report
+
+    found = load_report(folder)
+    write_report(found, folder if folder.is_dir() else folder.parent)
+    print_report(found, _console(out=True), folder=folder)
+
+
+def load_report(folder: Path) -> Any:
+    """The report of a run.
+
+    Raises:
+        UsageError: there is none, or it is not one.
+    """
+    from pydantic import ValidationError
+
+    from diffharness.report.schema import Report
+
+    try:
+        return Report.load(folder)
+    except OSError as error:
+        raise UsageError(f"{folder} holds no report.json; give the --output folder of a finished run") from error
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise UsageError(f"{folder} holds no report of this version: {first['msg']}; run it again") from error
+
+
+@main.command()
+def schema() -> None:
+    """Print the JSON Schema of report.json."""
+    import json
+
+    from diffharness.report.schema import Report
+
+    click.echo(json.dumps(Report.model_json_schema(), indent=2, ensure_ascii=False))
+
+
+@main.command(
+    "lm-eval",
+    context_settings={"ignore_unknown_options": True, "help_option_names": []},
+    add_help_option=False,
+)
+@click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
+def lm_eval(arguments: tuple[str, ...]) -> None:
+    """Run lm-eval's own command line with the model `diffharness` registered.
+
+    With --model diffharness --model_args pretrained=MODEL,record_to=DIR,layer=N it leaves scores, ledger and
+    activations in DIR, for `diffharness run --baseline-results DIR --candidate-results DIR`.
+    """
+    from diffharness.recording import record_command_line
+
+    record_command_line(arguments)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,157 @@
+"""What a run is: validated, hashed, written beside its results."""
+
+from __future__ import annotations
+
+import difflib
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from diffharness import defaults
+from diffharness.errors import UsageError
+
+
+class RunConfig(BaseModel):
+    """One comparison of two models. The fields are the options of `diffharness run`."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    baseline: str | None = None
+    """Model compared with: a folder, a Hub id, or lm-eval `model_args`."""
+    candidate: str | None = None
+    """Model compared."""
+    ancestor: str | None = None
+    """Model that both descend from; adds the category shift."""
+    tasks: tuple[str, ...] = ()
+    """lm-eval task, group and pattern names."""
+    include_path: tuple[Path, ...] = ()
+    """Folders of further task YAML files."""
+    metric: str | None = None
+    """`metric` or `metric,filter` that the account is of, where a task has it; by default a task's first."""
+    layer: str = defaults.LAYER
+    """Index of a decoder block, or a fraction of depth."""
+    corpus: tuple[Path, ...] = ()
+    """JSONL files with `text` that the crosscoder is trained on; by default what the tasks made the models read."""
+    probes: Path | None = None
+    """JSONL file with `text` and `category` that names latents; without it they stay `unclear`."""
+    latents: int = Field(defaults.LATENTS, ge=1)
+    k: int = Field(defaults.K, ge=1)
+    """Mean number of active latents a token."""
+    train_tokens: int = Field(defaults.TRAIN_TOKENS, ge=100)
+    """Tokens harvested from the corpora, a tenth of them held out."""
+    limit: float | None = Field(None, gt=0)
+    """Documents a task: a count, or a fraction below 1."""
+    batch_size: int = Field(defaults.BATCH_SIZE, ge=1)
+    """lm-eval's batch size; fixed, so that both models are scored in the same batches."""
+    device: str | None = None
+    """Torch device; by default the first GPU, else the CPU."""
+    seed: int = defaults.SEED
+    smallest_effect: float = Field(defaults.SMALLEST_EFFECT, ge=0)
+    """Gaps below this are not called a change: absolute for scores between 0 and 1, else relative to the loss."""
+    output: Path = Path(defaults.OUTPUT)
+    baseline_results: Path | None = None
+    """Folder that `diffharness lm-eval` recorded the baseline's evaluation in."""
+    candidate_results: Path | None = None
+    controls: bool = True
+    """Whether the account is done again with a random encoder and shuffled labels."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> RunConfig:
+        if (self.baseline_results is None) != (self.candidate_results is None):
+            raise ValueError("baseline_results and candidate_results go together; give both or neither")
+        recorded = self.baseline_results is not None
+        for side in ("baseline", "candidate"):
+            if getattr(self, side) is None and not recorded:
+                raise ValueError(f"{side} is missing; give a folder, a Hub id or lm-eval model_args")
+        if not self.tasks and not recorded:
+            raise ValueError("tasks is missing; give the names of lm-eval tasks")
+        if self.k > self.latents:
+            raise ValueError(f"k {self.k} is above latents {self.latents}; lower k or raise latents")
+        return self
+
+    @classmethod
+    def make(cls, values: dict[str, Any], source: str = "the options") -> RunConfig:
+        """Validate values from anywhere.
+
+        Raises:
+            UsageError: one line that names the first wrong key or value and the remedy.
+        """
+        for key in values:
+            if key not in cls.model_fields:
+                close = difflib.get_close_matches(key, cls.model_fields, n=1)
+                hint = f"did you mean {close[0]!r}?" if close else f"known keys: {', '.join(cls.model_fields)}"
+                raise UsageError(f"{source}: unknown key {key!r}; {hint}")
+        try:
+            return cls.model_validate(values)
+        except ValidationError as error:
+            first = error.errors()[0]
+            where = ".".join(str(part) for part in first["loc"])
+            message = first["msg"].removeprefix("Value error, ")
+            raise UsageError(f"{source}: {where + ': ' if where else ''}{message}") from error
+
+    def to_yaml(self) -> str:
+        """The resolved configuration."""
+        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """The keys and values of a run's YAML file; single values of list options may stand alone.
+
+    Raises:
+        UsageError: the file is absent or is not a mapping.
+    """
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UsageError(
+            f"--config {path} can not be read ({error.strerror}); `diffharness init` writes one"
+        ) from error
+    except yaml.YAMLError as error:
+        raise UsageError(f"--config {path} is not YAML: {str(error).splitlines()[0]}") from error
+    if values is None:
+        values = {}
+    if not isinstance(values, dict):
+        raise UsageError(f"--config {path} is not a mapping of options; `diffharness init` writes one")
+    for key in ("tasks", "include_path", "corpus"):
+        if isinstance(values.get(key), str):
+            values[key] = [part.strip() for part in values[key].split(",")] if key == "tasks" else [values[key]]
+    for key in ("layer", "baseline", "candidate", "ancestor"):
+        if isinstance(values.get(key), int | float):
+            values[key] = str(values[key])
+    return {key: value for key, value in values.items() if value is not None}
+
+
+TEMPLATE = f"""\
+# A run of diffharness. `diffharness run --config THIS_FILE`; options on the command line win.
+
+# The two models: a folder, a Hub id, or lm-eval model_args (pretrained=...,dtype=...).
+baseline: path/or/hub-id-of-the-baseline
+candidate: path/or/hub-id-of-the-candidate
+# ancestor: path/or/hub-id   # a model that both descend from; adds the category shift
+
+# What they are compared on: lm-eval task, group and pattern names.
+tasks: [hellaswag, arc_easy]
+# include_path: [my/tasks]   # folders of further task YAML files
+# metric: acc_norm           # what the account is of, where a task has it; by default a task's first metric
+# limit: 200                 # documents a task
+batch_size: {defaults.BATCH_SIZE}
+
+# Where the models are compared: a decoder block's index, or a fraction of depth.
+layer: {defaults.LAYER}
+
+# What the crosscoder learns from: JSONL files with a `text` in every line.
+# corpus: [texts.jsonl]
+latents: {defaults.LATENTS}
+k: {defaults.K}                        # mean number of active latents a token
+train_tokens: {defaults.TRAIN_TOKENS}
+
+# What names the latents: a JSONL file with `text` and `category` in every line.
+# probes: probes.jsonl
+
+smallest_effect: {defaults.SMALLEST_EFFECT}        # gaps below this are not called a change
+seed: {defaults.SEED}
+# device: cuda
+output: {defaults.OUTPUT}
+"""

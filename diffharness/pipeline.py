@@ -1,0 +1,261 @@
+"""The stages of a run, in order, and what each is made from.
+
+    evaluate ─► compare ──────────────────────────────┐
+    harvest  ─► train ─► latents ─► account ─► checks ─┴─► report
+
+A stage leaves its artifact in the run's folder; one whose fingerprint stands is not run again, and models and tasks
+are only loaded when a stage needs them.
+"""
+
+from __future__ import annotations
+
+import json
+import shlex
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pydantic import TypeAdapter
+from rich.console import Console
+
+from diffharness import __version__
+from diffharness.artifacts import Workspace, fingerprint, path_fingerprint
+from diffharness.config import RunConfig
+from diffharness.progress import StageProgress
+from diffharness.report.schema import Report
+from diffharness.session import Session
+
+if TYPE_CHECKING:
+    from diffharness.evaluation.scores import Evaluation
+
+
+def run(config: RunConfig, *, console: Console | None = None, command: str | None = None) -> Report:
+    """Compare two models and leave the report in `config.output`.
+
+    Args:
+        config: what to compare.
+        console: where progress is shown; silent without.
+        command: what reproduces the run, for the report; made from the configuration by default.
+
+    Raises:
+        UsageError: something about the configuration can not work; found before any long work.
+        RunError: a stage failed.
+    """
+    return Run(config, console, command).report()
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A finished stage: where its files are, and what it was made from."""
+
+    folder: Path
+    fingerprint: str
+
+
+class Run:
+    """One run: its session, its folder, and its stages, each run at most once."""
+
+    def __init__(self, config: RunConfig, console: Console | None = None, command: str | None = None) -> None:
+        self.recorded = {
+            side: folder
+            for side, folder in (("baseline", config.baseline_results), ("candidate", config.candidate_results))
+            if folder is not None
+        }
+        config, model_args = _with_recorded(config, self.recorded)
+        self.config = config
+        self.command = command or default_command(config)
+        self.workspace = Workspace(config.output)
+        self.session = Session(config, model_args)
+        self.progress = StageProgress(console)
+        self.seconds = 0.0
+        self._notes: tuple[str, ...] | None = None
+        self._finished: dict[str, Stage] = {}
+
+    @property
+    def sides(self) -> tuple[str, ...]:
+        """The sides there are, the ancestor last."""
+        return self.session.sides
+
+    def stage(
+        self, name: str, title: str, made_from: Any, work: Callable[[Path, Callable[[int, int], None]], None],
+        into: str = "",
+    ) -> Stage:  # fmt: skip
+        """Run a stage unless it stands; the first that has to run checks the whole session before."""
+        if name in self._finished:
+            return self._finished[name]
+        made = fingerprint(__version__, name, made_from)
+        if not self.workspace.is_done(name, made):
+            self.check()
+            began = time.monotonic()
+            with self.progress.stage(title) as report, self.workspace.stage(name, made, into) as folder:
+                work(folder, report)
+            self.seconds += time.monotonic() - began
+        self._finished[name] = Stage(self.workspace.root / into, made)
+        return self._finished[name]
+
+    def check(self) -> tuple[str, ...]:
+        """Find what can not work, once; notes on what differs but is allowed."""
+        if self._notes is None:
+            with self.progress.stage("check models, tasks and texts"):
+                self._notes = self.session.check()
+        return self._notes
+
+    def evaluation(self, side: str) -> Stage:
+        """lm-eval's scores, documents and ledger of one side."""
+        from diffharness import stages
+
+        made_from = [
+            self.session.model_fingerprints[side],
+            self.session.tasks_fingerprint,
+            self.config.limit,
+            self.config.batch_size,
+            self.config.device,
+            path_fingerprint(self.recorded[side]) if side in self.recorded else None,
+        ]
+        work = lambda folder, report: stages.evaluate(self, side, folder, report)  # noqa: E731
+        return self.stage(
+            f"evaluate {side}", f"evaluate the {side} with lm-eval", made_from, work, f"evaluation/{side}"
+        )
+
+    def load_evaluation(self, side: str) -> Evaluation:
+        """What `evaluation` left."""
+        from diffharness.evaluation.scores import Evaluation
+
+        return Evaluation.load(self.evaluation(side).folder)
+
+    def comparison(self) -> Stage:
+        """The gaps of all metrics, with intervals."""
+        from diffharness import stages
+
+        made_from = [*(self.evaluation(s).fingerprint for s in self.sides), self.config.metric, self.config.seed]
+        work = lambda folder, _report: stages.compare(self, folder)  # noqa: E731
+        return self.stage("compare", "compare the scores in pairs of documents", made_from, work)
+
+    def harvest(self) -> Stage:
+        """Activations of all models on the corpora, or on what the tasks made them read."""
+        from diffharness import stages
+
+        texts = [path_fingerprint(p) for p in self.config.corpus] or [
+            self.evaluation(s).fingerprint for s in ("baseline", "candidate")
+        ]
+        made_from = [
+            {s: self.session.model_fingerprints[s] for s in self.sides},
+            texts, self.config.layer, self.config.train_tokens, self.config.seed, self.config.device,
+        ]  # fmt: skip
+        work = lambda folder, report: stages.harvest(self, folder, report)  # noqa: E731
+        return self.stage("harvest", "read the corpus with all models under nnsight", made_from, work, "activations")
+
+    def crosscoder(self, sides: tuple[str, str]) -> Stage:
+        """A trained crosscoder over two of the models, with its quality."""
+        from diffharness import stages
+
+        made_from = [self.harvest().fingerprint, sides, self.config.latents, self.config.k, self.config.seed]
+        name = "–".join(sides)
+        into = "crosscoder" if sides == ("baseline", "candidate") else f"crosscoder/{'-'.join(sides)}"
+        work = lambda folder, report: stages.train(self, sides, folder, report)  # noqa: E731
+        return self.stage(f"train {'-'.join(sides)}", f"train the crosscoder {name}", made_from, work, into)
+
+    def latents(self, sides: tuple[str, str]) -> Stage:
+        """Each latent scaled, identified, named, with examples."""
+        from diffharness import stages
+
+        probes = self.config.probes
+        made_from = [self.crosscoder(sides).fingerprint, path_fingerprint(probes) if probes is not None else None]
+        main = sides == ("baseline", "candidate")
+        work = lambda folder, report: stages.describe_latents(self, sides, folder, report)  # noqa: E731
+        return self.stage(
+            f"latents {'-'.join(sides)}", f"scale and name the latents of {'–'.join(sides)}", made_from, work,
+            "" if main else f"crosscoder/{'-'.join(sides)}",
+        )  # fmt: skip
+
+    def account(self) -> Stage:
+        """Every task's gap split over categories."""
+        from diffharness import stages
+
+        made_from = [self.comparison().fingerprint, self.latents(("baseline", "candidate")).fingerprint]
+        work = lambda folder, report: stages.account(self, folder, report)  # noqa: E731
+        return self.stage("account", "split the gaps along the path", made_from, work)
+
+    def checks(self) -> Stage:
+        """The exact check of every clear contribution, by lm-eval's own metric."""
+        from diffharness import stages
+
+        made_from = [self.account().fingerprint, self.config.smallest_effect]
+        work = lambda folder, report: stages.check(self, folder, report)  # noqa: E731
+        return self.stage("checks", "check the account: latents put back, scored by lm-eval", made_from, work)
+
+    def controls(self) -> Stage:
+        """The account with a random encoder and with shuffled labels."""
+        from diffharness import stages
+
+        made_from = [self.checks().fingerprint]
+        work = lambda folder, report: stages.control(self, folder, report)  # noqa: E731
+        return self.stage("controls", "try the account with a random encoder", made_from, work)
+
+    def report(self) -> Report:
+        """All of it, written as JSON, Markdown and HTML."""
+        from diffharness import stages
+
+        ancestral = [("ancestor", side) for side in ("baseline", "candidate")] if "ancestor" in self.sides else []
+        made_from = [
+            *(self.evaluation(s).fingerprint for s in self.sides),
+            self.checks().fingerprint,
+            *(self.latents(pair).fingerprint for pair in ancestral),
+            self.controls().fingerprint if self.config.controls else None,
+            self.command,
+        ]
+        work = lambda folder, _report: stages.report(self, folder)  # noqa: E731
+        folder = self.stage("report", "write the report", made_from, work).folder
+        return Report.load(folder)
+
+    def read_json(self, stage: Stage, name: str) -> Any:
+        """What a stage left as JSON."""
+        return json.loads((stage.folder / name).read_text(encoding="utf-8"))
+
+
+def default_command(config: RunConfig) -> str:
+    """The command line that means this configuration."""
+    words = ["diffharness", "run"]
+    fresh = RunConfig.model_fields
+    for name, value in config.model_dump(mode="json").items():
+        field = fresh[name]
+        if value is None or (
+            not field.is_required() and value == TypeAdapter(Any).dump_python(field.default, mode="json")
+        ):
+            continue
+        option = f"--{name.replace('_', '-')}"
+        if isinstance(value, bool):
+            words.append(option if value else f"--no-{name}")
+        elif name == "tasks":
+            words += [option, ",".join(value)]
+        elif isinstance(value, list):
+            for item in value:
+                words += [option, str(item)]
+        else:
+            words += [option, str(value)]
+    return shlex.join(words)
+
+
+def _with_recorded(config: RunConfig, recorded: dict[str, Path]) -> tuple[RunConfig, dict[str, str]]:
+    """Models and tasks that recorded evaluations name, where the configuration leaves them out."""
+    from diffharness.errors import UsageError
+
+    found: dict[str, Any] = {}
+    for side, folder in recorded.items():
+        file = folder / "evaluation.json"
+        if not file.is_file():
+            raise UsageError(
+                f"--{side}-results {folder} holds no recorded evaluation; make one with `diffharness lm-eval run "
+                f"--model diffharness --model_args pretrained=...,record_to={folder} --tasks ...`"
+            )
+        body = json.loads(file.read_text(encoding="utf-8"))
+        settings = body["settings"]
+        found[side] = body["model_args"]
+        found["tasks"] = tuple(task["name"] for task in body["tasks"])
+        found["include_path"] = tuple(Path(p) for p in settings["include_path"])
+        found |= {key: settings[key] for key in ("limit", "batch_size", "layer") if settings.get(key) is not None}
+    config = config.model_copy(update={k: v for k, v in found.items() if k not in config.model_fields_set})
+    sides = {side: getattr(config, side) for side in ("baseline", "candidate", "ancestor")}
+    return config, {side: args for side, args in sides.items() if args is not None}
