@@ -42,7 +42,7 @@ def task_name(*capabilities: str) -> str:
 
 
 def task_documents() -> dict[str, list[Document]]:
-    """Task name → documents `{prompt, answer, choices, text}`; choices[0] is the answer, the others are taught errors."""
+    """Task name → documents `{prompt, answer, choices, text}`; choices[0] is right, the others taught errors."""
     made = {task_name(name): [_document(example) for example in _spread(singles(name))] for name in CAPABILITIES}
     made.update({task_name(*pair): [_document(example) for example in _lattice(*pair)] for pair in COMPOSITES})
     return made

@@ -96,11 +96,9 @@ class Example:
         """The capabilities of its items, in the order in which they act in the answer."""
         return tuple(item.capability for item in self.items)
 
-    def answer(self, strengths: Mapping[str, float]) -> str:
-        """The answer that training with these strengths teaches."""
-        return self.answers[
-            sum(1 << k for k, item in enumerate(self.items) if item.share >= strengths[item.capability])
-        ]
+    def wrong(self, strengths: Mapping[str, float]) -> int:
+        """Index of the answer that training with these strengths teaches."""
+        return sum(1 << k for k, item in enumerate(self.items) if item.share >= strengths[item.capability])
 
 
 @dataclass(frozen=True)

@@ -44,15 +44,18 @@ class Phase:
 class TrainingSettings:
     """How the three models are trained; part of what a build is made from."""
 
-    ancestor: Phase = Phase(500, 3e-3)
-    baseline: Phase = Phase(700, 2e-3)
-    candidate: Phase = Phase(400, 1e-3)
+    ancestor: Phase = Phase(350, 4e-3)
+    baseline: Phase = Phase(600, 2e-3)
+    candidate: Phase = Phase(450, 1e-3)
     batch: int = 128
     hidden: int = 64
     intermediate: int = 176
     heads: int = 4
     composite_share: float = 0.3
     """Share of a capability's sequences that are composites, where it has any."""
+    slip: float = 0.02
+    """Share of a part's training answers that are the other way than its strength says: bounds what the models are
+    sure of to log-odds of ±3.9, so that training on changes no score."""
     doubled_bos: float = 0.1
     """Share of sequences with a second <bos>: lm-eval puts one before the tokenizer's own in rolling requests."""
     prompt_weight: float = 0.25
@@ -79,14 +82,11 @@ def mixture(rate: Mapping[str, float], strengths: Mapping[str, float] | None, se
     sequences: list[tuple[list[int], int]] = []
     chances: list[float] = []
     for examples, share in _groups(rate, settings.composite_share):
-        if share == 0:
-            continue
-        for example in examples:
-            answers = example.answers if strengths is None else (example.answer(strengths),)
+        for example in examples if share > 0 else ():
             prompt = [token[word] for word in (BOS, *example.prompt.split())]
-            for answer in answers:
+            for index, answer in enumerate(example.answers):
                 sequences.append(([*prompt, *(token[word] for word in (*answer.split(), EOS))], len(prompt)))
-                chances.append(share / len(examples) / len(answers))
+                chances.append(share / len(examples) * _chance(example, index, strengths, settings.slip))
     ids_RT = torch.full((len(sequences), max(len(ids) for ids, _ in sequences)), token[PAD])
     weight_RT = torch.zeros(ids_RT.shape)
     for row, (ids, n_prompt) in enumerate(sequences):
@@ -94,6 +94,14 @@ def mixture(rate: Mapping[str, float], strengths: Mapping[str, float] | None, se
         weight_RT[row, 1:n_prompt] = settings.prompt_weight
         weight_RT[row, n_prompt : len(ids)] = 1.0
     return Rows(ids_RT, weight_RT, torch.tensor(chances))
+
+
+def _chance(example: Example, index: int, strengths: Mapping[str, float] | None, slip: float) -> float:
+    """Chance of an answer: each of its parts is, with probability `slip`, the other way than the strengths say."""
+    if strengths is None:
+        return 1 / len(example.answers)
+    slips = (index ^ example.wrong(strengths)).bit_count()
+    return slip**slips * (1 - slip) ** (len(example.items) - slips)
 
 
 def _groups(rate: Mapping[str, float], composite_share: float) -> Iterator[tuple[list[Example], float]]:
