@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from diffharness.errors import DiffharnessError
-from diffharness.organism.build import build
+from diffharness.organism.builder import build
 from diffharness.organism.plant import Plant
 
 
