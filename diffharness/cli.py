@@ -82,7 +82,8 @@ def _run_options(with_models: bool) -> Callable[[Callable[..., None]], Callable[
     last: list[Callable[..., Any]] = [click.option("--output", metavar="DIR", help=f"The run's folder  [{output}]")]
 
     def decorate(command: Callable[..., None]) -> Callable[..., None]:
-        for option in reversed([*(models if with_models else []), *common, *last]):
+        options: list[Callable[..., Any]] = [*(models if with_models else []), *common, *last]
+        for option in reversed(options):
             command = option(command)
         return command
 

@@ -111,7 +111,10 @@ def load_model(model: str, *, batch_size: int | str, device: str | None) -> Reco
     Raises:
         RunError: the model can not be loaded, with the library's first line.
     """
+    import torch
+
     arguments = parse_model_args(model)
+    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     try:
         loaded = RecordingModel.create_from_arg_obj(
             arguments, {"batch_size": batch_size, "max_batch_size": None, "device": device}
