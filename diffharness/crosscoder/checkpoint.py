@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from pathlib import Path
 
@@ -39,8 +40,9 @@ def save(crosscoder: Crosscoder, folder: Path | str) -> None:
     except (OSError, SafetensorError) as error:
         raise RunError(f"crosscoder can not be written to {folder}: {error}") from error
     finally:
-        for path in temporary.values():
-            path.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            for path in temporary.values():
+                path.unlink(missing_ok=True)
 
 
 def load(folder: Path | str, device: str = "cpu") -> Crosscoder:

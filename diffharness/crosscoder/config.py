@@ -17,14 +17,14 @@ class TrainingSettings(BaseModel):
     """Mean number of active latents a token, in training and (calibrated) at inference."""
     n_steps: int | None = Field(default=None, ge=1)
     """Optimiser steps; left out: enough for `n_epochs` over the tokens, but no fewer than a minimum."""
-    n_epochs: float = Field(default=6.0, gt=0)
+    n_epochs: float = Field(default=4.0, gt=0)
     """Passes over the training tokens, where `n_steps` is left out."""
-    batch_tokens: int = Field(default=2048, ge=1)
+    batch_tokens: int = Field(default=1024, ge=1)
     """Tokens in a batch; data with fewer tokens are one batch."""
     block_tokens: int = Field(default=8, ge=1)
     """Neighbouring tokens that a batch reads together: contiguous reads are fast on a memory map."""
     learning_rate: float | None = Field(default=None, gt=0)
-    """Peak of Adam's rate; left out: a rule of the number of latents (`training.BASE_LEARNING_RATE`)."""
+    """Peak of Adam's rate; left out: a rule of width and latents (`training.BASE_LEARNING_RATE`)."""
     warmup_share: float = Field(default=0.05, ge=0, le=1)
     """Share of the steps in which the rate rises from 0 to its peak."""
     decay_share: float = Field(default=0.5, ge=0, le=1)

@@ -44,16 +44,15 @@ def accumulate_gradients(
     """
     z_NX = z_NMD.flatten(1)
     pre_NL = crosscoder.pre_activations(z_NMD)
-    scaled_NL = (pre_NL * crosscoder.code_norm_L).relu_()
+    scaled_NL = pre_NL * crosscoder.code_norm_L
     chosen, smallest_kept = largest_of_batch(scaled_NL, k * len(z_NX), guess)
-    f_NL = torch.zeros_like(pre_NL)
-    f_NL.view(-1)[chosen] = pre_NL.view(-1)[chosen]
+    f_NL = _only(pre_NL, chosen)
 
     W_dec_LX = crosscoder.W_dec_LMD.flatten(1)
     error_NX = torch.addmm(crosscoder.b_dec_MD.flatten(), f_NL, W_dec_LX).sub_(z_NX)
     unexplained = float(error_NX.square().sum() / z_NX.square().sum())
     slope_NX = error_NX * (2 / error_NX.numel())
-    slope_pre_NL = (slope_NX @ W_dec_LX.T) * (f_NL > 0)
+    slope_pre_NL = _only(slope_NX @ W_dec_LX.T, chosen)
     grad_dec_LX = f_NL.T @ slope_NX
     grad_enc_XL = z_NX.T @ slope_pre_NL
     grad_b_enc_L = slope_pre_NL.sum(dim=0)
@@ -67,7 +66,16 @@ def accumulate_gradients(
     crosscoder.W_dec_LMD.grad = grad_dec_LX.unflatten(1, crosscoder.b_dec_MD.shape)
     crosscoder.W_enc_MDL.grad = grad_enc_XL.unflatten(0, crosscoder.b_dec_MD.shape)
     crosscoder.b_enc_L.grad = grad_b_enc_L
-    return Step(unexplained, (f_NL > 0).any(dim=0), smallest_kept)
+    fired_L = torch.zeros_like(dead_L)
+    fired_L[chosen % len(fired_L)] = True
+    return Step(unexplained, fired_L, smallest_kept)
+
+
+def _only(values_NL: Tensor, chosen: Tensor) -> Tensor:
+    """The chosen entries (flat indices), zero elsewhere."""
+    kept_NL = torch.zeros_like(values_NL)
+    kept_NL.view(-1)[chosen] = values_NL.view(-1)[chosen]
+    return kept_NL
 
 
 @dataclass(frozen=True)
@@ -92,7 +100,7 @@ def _auxiliary_gradients(
     Of each token, the min(D/2, #dead) largest scaled activations of dead latents decode, without bias, the
     residual z − ẑ of all models together; the squared error is divided by the residual's variance.
     """
-    scaled_NA = scaled_NL[:, dead_L]
+    scaled_NA = scaled_NL[:, dead_L].relu_()
     n_kept = min(max(crosscoder.config.d_model // 2, 1), scaled_NA.shape[1])
     top_NK = scaled_NA.topk(n_kept, dim=1, sorted=False)
     norm_A = crosscoder.code_norm_L[dead_L].clamp_min(torch.finfo(scaled_NA.dtype).tiny)

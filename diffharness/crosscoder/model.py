@@ -6,7 +6,7 @@ Legend: N tokens, M models, D width, L latents. x are raw activations, z normali
 from __future__ import annotations
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from diffharness.crosscoder.config import CrosscoderConfig
@@ -47,12 +47,12 @@ class Crosscoder(nn.Module):
         return self.config.n_latents
 
     @property
-    def decoder_norm_LM(self) -> Float[Tensor, "L M"]:  # noqa: N802
+    def decoder_norm_LM(self) -> Float[Tensor, "L M"]:
         """‖d_j^m‖ in the normalised space."""
         return self.W_dec_LMD.norm(dim=-1)
 
     @property
-    def code_norm_L(self) -> Float[Tensor, " L"]:  # noqa: N802
+    def code_norm_L(self) -> Float[Tensor, " L"]:
         """Σ_m ‖d_j^m‖: an activation times this is what the threshold is compared with."""
         return self.decoder_norm_LM.sum(dim=-1)
 
@@ -81,7 +81,7 @@ class Crosscoder(nn.Module):
         """
         f_NL = self.pre_activations(z_NMD).relu()
         chosen, _ = largest_of_batch(f_NL * self.code_norm_L, k * len(z_NMD))
-        kept_NL: Bool[Tensor, "N L"] = torch.zeros_like(f_NL, dtype=torch.bool)
+        kept_NL = torch.zeros_like(f_NL, dtype=torch.bool)
         kept_NL.view(-1)[chosen] = True
         return f_NL * kept_NL
 

@@ -81,7 +81,7 @@ def measure(crosscoder: Crosscoder, heldout_NMD: Float[Tensor, "heldout M D"]) -
 
 def _decoders(crosscoder: Crosscoder, alive_L: Tensor) -> tuple[tuple[float, ...], tuple[int, ...], float | None]:
     """Histogram of Δnorm and median cosine of the first two models."""
-    edges = np.linspace(0, 1, DELTA_NORM_BINS + 1)
+    edges = np.arange(DELTA_NORM_BINS + 1) / DELTA_NORM_BINS
     if len(crosscoder.sides) < 2:
         return tuple(edges.tolist()), (0,) * DELTA_NORM_BINS, None
     delta_L = delta_norm(crosscoder).cpu().numpy()

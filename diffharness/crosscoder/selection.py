@@ -19,7 +19,7 @@ def largest_of_batch(
     larger values are sorted, which is what makes the selection cheap. A guess that is too high is noticed
     and dropped, so the result never depends on it. Returns the indices and the smallest kept value.
     """
-    flat = scaled_NL.flatten()
+    flat = scaled_NL.detach().flatten()
     candidates_C = (flat > max(above, 0.0)).nonzero().squeeze(1)
     if len(candidates_C) < n_kept and above > 0:
         candidates_C = (flat > 0).nonzero().squeeze(1)

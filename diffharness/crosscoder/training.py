@@ -21,8 +21,9 @@ from diffharness.crosscoder.normalisation import chunks, normalisation
 from diffharness.crosscoder.selection import ThresholdCalibration
 from diffharness.errors import RunError, UsageError
 
-BASE_LEARNING_RATE = 2e-3
-"""Adam's peak rate for 512 latents; it falls with the square root of their number."""
+BASE_LEARNING_RATE = 1.2e-2
+"""Adam's peak rate at width 64 and 512 latents (measured there); it falls with the square root of the width,
+as the entries of a unit decoder do, and of the number of latents."""
 MINIMUM_STEPS = 400
 MEDIAN_TOKENS = 8192
 """Tokens that the initial bias, a geometric median, is taken over."""
@@ -81,6 +82,11 @@ def number_of_steps(settings: TrainingSettings, n_tokens: int) -> int:
     return max(MINIMUM_STEPS, math.ceil(settings.n_epochs * n_tokens / batch_tokens))
 
 
+def peak_learning_rate(d_model: int, n_latents: int) -> float:
+    """Adam's peak rate where the settings give none."""
+    return BASE_LEARNING_RATE * math.sqrt(64 / d_model * 512 / n_latents)
+
+
 @torch.no_grad()
 def calibrate(crosscoder: Crosscoder, heldout_NMD: Float[Tensor, "heldout M D"]) -> None:
     """Set the inference threshold so that the mean number of active latents on held-out tokens is k."""
@@ -102,7 +108,7 @@ def _optimise(
     n_steps = number_of_steps(settings, len(x_NMD))
     batch_tokens = min(settings.batch_tokens, len(x_NMD))
     dead_after = settings.dead_after_tokens or min(10_000_000, max(1, n_steps * batch_tokens // 20))
-    peak = settings.learning_rate or BASE_LEARNING_RATE * math.sqrt(512 / settings.n_latents)
+    peak = settings.learning_rate or peak_learning_rate(x_NMD.shape[2], settings.n_latents)
     weights = list(crosscoder.parameters())
     # The loss is a mean over models and dimensions, so gradients are small: eps has to be smaller still.
     optimiser = torch.optim.Adam(weights, lr=peak, eps=1e-12, fused=True)

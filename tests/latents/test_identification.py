@@ -84,7 +84,7 @@ def test_a_side_that_the_crosscoder_lacks_is_refused_by_name() -> None:
 
 def test_planted_directions_of_one_model_are_found_specific_to_it_and_shared_ones_shared() -> None:
     planted, heldout = plant(20_000), plant(6_000, seed=1)
-    settings = TrainingSettings(n_latents=48, k=2, n_steps=400, batch_tokens=512, learning_rate=1e-2)
+    settings = TrainingSettings(n_latents=64, k=2, n_steps=700, batch_tokens=512, learning_rate=1e-2)
     crosscoder = train(planted.x_NMD, settings, sides=("baseline", "candidate"), heldout_NMD=heldout.x_NMD)
     identity = identify(crosscoder, scale(crosscoder, heldout.x_NMD))
     found_LX = torch.nn.functional.normalize(crosscoder.W_dec_LMD.flatten(1), dim=-1)
