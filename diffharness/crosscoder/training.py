@@ -38,12 +38,14 @@ def train(
     sides: tuple[str, ...],
     heldout_NMD: Float[Tensor, "heldout M D"],
     layer: int | None = None,
+    device: torch.device | str | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Crosscoder:
     """Train a BatchTopK crosscoder on raw activations and calibrate its threshold on held-out ones.
 
     Squared error plus the dead-latent auxiliary loss, Adam with warm-up and decay, in float32. `x_NMD` may
-    be memory-mapped and of any float dtype: it is read block by block. The same data, settings and number of
+    be memory-mapped and of any float dtype: it is read block by block, and computed with on `device` (left
+    out: where it is). The same data, settings and number of
     threads give the same weights.
 
     Raises:
@@ -68,7 +70,7 @@ def train(
     crosscoder.scale_M.copy_(scale_M)
     sample_NMD = next(batches(x_NMD, MEDIAN_TOKENS, settings.block_tokens, generator))
     initialise(crosscoder, crosscoder.normalize(sample_NMD), generator)
-    crosscoder.to(x_NMD.device)
+    crosscoder.to(device or x_NMD.device)
     _optimise(crosscoder, x_NMD, settings, generator, progress)
     calibrate(crosscoder, heldout_NMD)
     return crosscoder
@@ -112,7 +114,7 @@ def _optimise(
     weights = list(crosscoder.parameters())
     # The loss is a mean over models and dimensions, so gradients are small: eps has to be smaller still.
     optimiser = torch.optim.Adam(weights, lr=peak, eps=1e-12, fused=True)
-    silent_tokens_L = torch.zeros(settings.n_latents, dtype=torch.long, device=x_NMD.device)
+    silent_tokens_L = torch.zeros(settings.n_latents, dtype=torch.long, device=crosscoder.threshold.device)
     guess = 0.0
     stream = batches(x_NMD, settings.batch_tokens, settings.block_tokens, generator)
     for step in range(n_steps):
