@@ -45,8 +45,7 @@ def train(
 
     Squared error plus the dead-latent auxiliary loss, Adam with warm-up and decay, in float32. `x_NMD` may
     be memory-mapped and of any float dtype: it is read block by block, and computed with on `device` (left
-    out: where it is). The same data, settings and number of
-    threads give the same weights.
+    out: where it is). The same data, settings and number of threads give the same weights.
 
     Raises:
         UsageError: shapes and `sides` do not fit together, or there are no tokens.
