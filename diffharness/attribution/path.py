@@ -25,8 +25,8 @@ from diffharness.crosscoder.model import Crosscoder
 
 TOLERANCE = 0.003
 """Residual over max(|written| + |upper|, 0.01 unit) at which a document's quadrature is called complete."""
-NODES = (4, 8, 16, 32, 64)
-"""Quadrature orders, tried until complete."""
+NODES = (8, 16, 32, 64)
+"""Quadrature orders, tried until complete. Sums converge before parts do: at 4 nodes parts were still off by 2 %."""
 BATCH_TOKENS = 4096
 
 
