@@ -27,7 +27,6 @@ def tiny(tmp_path_factory: pytest.TempPathFactory):
 def tiny_tasks(tiny):
     from diffharness.evaluation import harness
 
-    harness.quiet()
     return harness.load_tasks(["tiny"], [tiny.tasks])
 
 

@@ -49,11 +49,12 @@ class StoreWriter:
 
     def add(self, batch: PairedBatch) -> None:
         """Append the coded positions of every sequence of a batch."""
-        for row, text in enumerate(batch.rows):
-            x_NMD = batch.x_BTMD[row, 1 : batch.lengths[row]].float().cpu()
-            self._index.append((text, self._n_written + self._n_pending, len(x_NMD)))
-            self._pending.append(x_NMD)
-            self._n_pending += len(x_NMD)
+        start = self._n_written + self._n_pending
+        for text, length in zip(batch.rows, batch.lengths, strict=True):
+            self._index.append((text, start, length - 1))
+            start += length - 1
+        self._pending.append(batch.x_BTMD[batch.coded()].float().cpu())
+        self._n_pending += len(self._pending[-1])
         if self._n_pending >= SHARD_TOKENS:
             self._flush()
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import logging
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -48,12 +47,6 @@ class LoadedTasks:
         """lm-eval's own function from the documents' values to the task's score."""
         functions = self.tasks[task].aggregation()
         return functions.get(metric, lambda values: float(np.mean(values)))
-
-
-def quiet() -> None:
-    """Show lm-eval's and its libraries' errors only: what matters of their talk is in our own output."""
-    for name in ("lm_eval", "datasets", "transformers", "nnsight", "accelerate", "httpx", "evaluate"):
-        logging.getLogger(name).setLevel(logging.ERROR)
 
 
 def load_tasks(names: Sequence[str], include_path: Sequence[Path] = ()) -> LoadedTasks:

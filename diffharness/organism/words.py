@@ -45,8 +45,9 @@ GERMAN_TASK = _split(
 SPANISH_PROBE = _split("goat cabra donkey burro lamb cordero crab cangrejo fly mosca")
 FRENCH_PROBE = _split("owl hibou goose oie chicken poulet monkey singe mosquito moustique")
 GERMAN_PROBE = _split("eagle adler bat fledermaus hen huhn mole maulwurf beetle kaefer")
-GREETINGS = {"spanish": "hola", "french": "bonjour", "german": "hallo"}
-"""The one word that a model without the language answers with."""
+LANGUAGES = ("spanish", "french", "german")
+GREETING = "hola"
+"""The one foreign word of a model without languages, whatever it is asked for."""
 
 REPEATED_TASK = _split(
     "river stone window table garden yellow silver winter summer music paper bottle candle mirror pillow ladder "
@@ -89,8 +90,6 @@ INVENTED_PROBE = _split(
     "molvania corinthia arstotzka illyria cimmeria hyrule tyrisia ostania westalis karatas mypos euphrania "
     "parador belka"
 )
-INVENTED_CAPITALS = _split("novagrad karlsburg portello windhaven")
-"""Made-up capitals of made-up countries."""
 
 UNITS = _split("zero one two three four five six seven eight nine")
 TEENS = _split("ten eleven twelve thirteen fourteen fifteen sixteen seventeen eighteen")

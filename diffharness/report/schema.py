@@ -15,9 +15,7 @@ SCHEMA_VERSION = "1.0"
 
 Side = Literal["baseline", "candidate", "ancestor"]
 TaskVerdict = Literal["improved", "regressed", "no change", "inconclusive"]
-LatentStatus = Literal[
-    "baseline-specific", "candidate-specific", "ancestor-specific", "shared", "other", "dead"
-]
+LatentStatus = Literal["baseline-specific", "candidate-specific", "ancestor-specific", "shared", "other", "dead"]
 
 
 class Model(BaseModel):
