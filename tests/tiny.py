@@ -14,10 +14,11 @@ from tokenizers.pre_tokenizers import WhitespaceSplit
 from tokenizers.processors import TemplateProcessing
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-WORDS = (
+TEXT = (
     "the a dog cat bird river runs sings sleeps in on under house tree night day and then it is red blue green one "
     "two three four good bad old new ? . :"
-).split()
+)
+WORDS = TEXT.split()
 SPECIAL = ["<pad>", "<bos>", "<eos>", "<unk>"]
 
 
@@ -36,8 +37,8 @@ class TinyPair:
 def tokenizer(words: list[str] | None = None) -> PreTrainedTokenizerFast:
     vocabulary = {word: i for i, word in enumerate([*SPECIAL, *(words or WORDS)])}
     inner = Tokenizer(WordLevel(vocabulary, unk_token="<unk>"))
-    inner.pre_tokenizer = WhitespaceSplit()  # pyright: ignore[reportAttributeAccessIssue]
-    inner.post_processor = TemplateProcessing(single="<bos> $A", special_tokens=[("<bos>", 1)])  # pyright: ignore[reportAttributeAccessIssue]
+    inner.pre_tokenizer = WhitespaceSplit()
+    inner.post_processor = TemplateProcessing(single="<bos> $A", special_tokens=[("<bos>", 1)])
     return PreTrainedTokenizerFast(
         tokenizer_object=inner, bos_token="<bos>", eos_token="<eos>", pad_token="<pad>", unk_token="<unk>"
     )

@@ -82,4 +82,4 @@ def test_bad_corpus_is_refused_by_name(tmp_path, body):
     path = tmp_path / "bad.jsonl"
     path.write_text(body)
     with pytest.raises(UsageError, match=r"--corpus .*bad\.jsonl"):
-        sample_texts([path], lambda text: [1, 2], n_tokens=10, rng=np.random.default_rng(0))
+        sample_texts([path], lambda _: [1, 2], n_tokens=10, rng=np.random.default_rng(0))

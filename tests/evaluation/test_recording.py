@@ -14,10 +14,9 @@ TASKS = ["tiny_choice", "tiny_word", "tiny_text", "tiny_answer"]
 
 def plain_scores(tiny, tasks):
     model = HFLM(pretrained=str(tiny.baseline), batch_size=4, device="cpu")
-    results = lm_eval.simple_evaluate(
+    return lm_eval.simple_evaluate(
         model=model, tasks=list(tasks.tasks.values()), task_manager=tasks.manager, bootstrap_iters=0
     )
-    return results
 
 
 def test_scores_and_samples_equal_plain_lm_eval_to_the_bit(tiny, tiny_tasks, tiny_evaluations):
