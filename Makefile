@@ -22,7 +22,7 @@ format: $(READY)
 	$(BIN)/ruff format .
 
 bench: $(READY)
-	$(BIN)/python -m tests.benchmarks.demo --json reports/benchmarks/demo.json
+	$(BIN)/python -m tests.benchmarks.planted --json reports/benchmarks/planted.json
 
 pictures: $(READY)
 	$(BIN)/python -m tests.pictures

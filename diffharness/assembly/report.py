@@ -24,7 +24,10 @@ if TYPE_CHECKING:
     from diffharness.pipeline import Run
 
 MAIN = ("baseline", "candidate")
-ORDER = "the candidate's upper layers for what is written; what they add on the baseline's state is `upper`"
+ORDER = (
+    "one order: what is written is measured under the candidate's upper layers; `upper` is what those layers make of "
+    "the baseline's state, not split further"
+)
 _PACKAGES = ("lm-eval", "nnsight", "torch", "transformers", "tokenizers", "numpy", "scipy", "pyarrow")
 
 
@@ -72,10 +75,7 @@ def report(run: Run) -> schema.Report:
 
 
 def _notes(run: Run) -> tuple[str, ...]:
-    notes = [
-        "The account uses one order: what is written is integrated under the candidate's upper layers, and `upper` is "
-        "not split further."
-    ]
+    notes = []
     if not run.config.corpus:
         notes.append("No corpus was given: the crosscoder was trained on what the tasks made the models read.")
     if run.config.probes is None:

@@ -212,10 +212,12 @@ def _task_info(name: str, task: Task, results: dict[str, Any], samples: list[dic
         if "," in key and "_stderr," not in key and key.split(",")[0] not in _NOT_METRICS
     }
     better = {**task.higher_is_better(), **results.get("higher_is_better", {}).get(name, {})}
+    listed = [str(m.get("metric")) for m in task.get_config("metric_list") or []]
     metrics = []
     for key in row:
         metric, filter_name = key.split(",", 1)
         metrics.append(MetricKey(metric, filter_name, better.get(metric) is not False))
+    metrics.sort(key=lambda m: listed.index(m.metric) if m.metric in listed else len(listed))
     metadata = task.get_config("metadata") or {}
     category = metadata.get("category", [])
     hashes = "".join(s["doc_hash"] + s["prompt_hash"] + s["target_hash"] for s in samples)

@@ -34,7 +34,7 @@ class TaskInfo:
     name: str
     output_type: str
     metrics: tuple[MetricKey, ...]
-    """In the order of lm-eval's results; the first is the primary one."""
+    """In the order of the task's YAML; the first is the primary one."""
     categories: tuple[str, ...]
     version: str
     hash: str
