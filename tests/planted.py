@@ -102,6 +102,6 @@ def shuffled_blames(report: Report, strengths: Strengths, rng: np.random.Generat
             assert task.surrogate is not None
             sign = np.sign(task.surrogate.gap)
             own = sums.get(task.categories[0], 0.0)
-            leads = max(sums, key=lambda name: sign * sums[name]) == task.categories[0]  # noqa: B023
+            leads = max(sums, key=lambda name: sign * sums[name]) == task.categories[0]
             held += leads and own / sum(sums.values()) >= 0.5
     return held / (n * len(tasks)) if tasks else 0.0

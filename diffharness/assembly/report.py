@@ -108,7 +108,8 @@ def _tasks(
             )
         tasks.append(
             schema.Task(
-                **{key: row[key] for key in ("task", "metric", "filter", "output_type", "higher_is_better", "n")},
+                **{key: row[key] for key in ("task", "metric", "filter", "is_primary", "output_type", "n")},
+                higher_is_better=row["higher_is_better"],
                 **{key: row[key] for key in ("baseline", "candidate", "ancestor", "gap", "p_value")},
                 categories=tuple(row["categories"]),
                 interval=schema.Interval(low=row["low"], high=row["high"], level=row["level"], method=row["method"]),

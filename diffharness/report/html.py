@@ -67,7 +67,7 @@ def render_html(report: Report, drawn: Iterable[Figure] | None = None) -> str:
         heading=words.headline(report),
         tally=words.tally(report),
         tasks=view.by_severity(report.tasks),
-        explained_order=sorted(view.by_severity(report.tasks), key=lambda task: not view.is_real(task)),
+        explained_order=sorted(view.by_severity(view.primary(report)), key=lambda task: not view.is_real(task)),
         whiskers=_whiskers(report.tasks),
         waterfalls={figure.task: figure for figure in pictures if figure.task is not None},
         heatmap=next((figure for figure in pictures if figure.task is None), None),

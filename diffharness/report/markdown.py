@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from diffharness.report.numbers import count, interval, p_value, percent, plain, signed, small
 from diffharness.report.schema import Component, Document, Latent, Report, Task
 from diffharness.report.text import brief, clean, one_line, shorten
-from diffharness.report.view import by_severity, is_real, label, ordered, strongest
+from diffharness.report.view import by_severity, is_real, label, ordered, primary, strongest
 from diffharness.report.words import VERDICT_SIGNS, account_sentence, check_word, headline
 
 LIMIT_BYTES = 60_000
@@ -134,7 +134,7 @@ def _why(page: _Page, report: Report, pictures: list[tuple[str, str, str | None]
     for path, alternative, task in pictures:
         if task is None:
             page.add(f"![{escape(brief(alternative, 300))}]({path})", reserved)
-    real = [task for task in by_severity(report.tasks) if is_real(task)]
+    real = [task for task in by_severity(primary(report)) if is_real(task)]
     if not real:
         page.add("There is no gap to explain.")
     by_task = {task: path for path, _, task in pictures if task is not None}

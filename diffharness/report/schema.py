@@ -182,6 +182,8 @@ class Task(Model):
     task: str
     metric: str
     filter: str
+    is_primary: bool = True
+    """Whether this is the metric that the task's account is of; other metrics of the task are rows without one."""
     output_type: str
     higher_is_better: bool
     categories: tuple[str, ...]

@@ -17,7 +17,7 @@ from rich.text import Text
 from diffharness.report.numbers import count, interval, p_value, percent, plain, signed, small
 from diffharness.report.schema import Component, CrosscoderQuality, Report, Task, TaskVerdict
 from diffharness.report.text import brief, clean, squeeze
-from diffharness.report.view import by_severity, is_explained, is_real, label, ordered
+from diffharness.report.view import by_severity, is_explained, is_real, label, ordered, primary
 from diffharness.report.words import VERDICT_SIGNS, account_sentence, check_word, headline
 
 _VERDICT_STYLES: dict[TaskVerdict, str] = {
@@ -63,7 +63,8 @@ def _head(report: Report) -> RenderableType:
 
 def _leaderboard(report: Report, width: int) -> RenderableType:
     """The table of tasks; only the names of tasks give way on a narrow terminal, never a number."""
-    tasks = by_severity(report.tasks)
+    tasks = by_severity(primary(report))
+    start = _common_start(tasks)
     wide = width >= _WIDE
     names = ("n", "baseline", "candidate", "gap", "interval") if wide else ("n", "base", "cand", "gap", "interval")
     rows = [_numbers(task) for task in tasks]
@@ -79,11 +80,26 @@ def _leaderboard(report: Report, width: int) -> RenderableType:
     table.add_column("verdict", no_wrap=True)
     for task, numbers in zip(tasks, rows, strict=True):
         verdict = Text(f"{VERDICT_SIGNS[task.verdict]} {task.verdict}", style=_VERDICT_STYLES[task.verdict])
-        cells = [Text(squeeze(task.task, max(8, width - taken)))]
+        room = max(8, width - taken)
+        name = task.task if len(task.task) <= room else f"…{task.task[start:]}" if start else task.task
+        cells = [Text(squeeze(name, room))]
         if wide:
             cells.append(Text(brief(task.metric, metric)))
         table.add_row(*cells, *map(Text, numbers), verdict)
-    return table
+    others = len(report.tasks) - len(tasks)
+    if others == 0:
+        return table
+    return Group(table, Text(f"and {others} rows of the tasks' other metrics, in the report", style="dim"))
+
+
+def _common_start(tasks: tuple[Task, ...]) -> int:
+    """How many characters all names begin with, up to a separator."""
+    names = sorted(task.task for task in tasks)
+    if len(names) < 2:
+        return 0
+    first, last = names[0], names[-1]
+    same = next((i for i, (a, b) in enumerate(zip(first, last, strict=False)) if a != b), min(len(first), len(last)))
+    return max(first.rfind(separator, 0, same) for separator in "_/-") + 1
 
 
 def _numbers(task: Task) -> tuple[str, ...]:
@@ -95,7 +111,7 @@ def _why(report: Report, width: int) -> RenderableType:
     lines: list[RenderableType] = [Text(""), _heading("Why")]
     if report.validation.mechanism_withheld is not None:
         return Group(*lines, Text(f"Withheld: {clean(report.validation.mechanism_withheld)}"))
-    real = [task for task in by_severity(report.tasks) if is_real(task)]
+    real = [task for task in by_severity(primary(report)) if is_real(task)]
     if not real:
         return Group(*lines, Text("There is no gap to explain."))
     for task in real[:_MOST_WHY]:

@@ -50,6 +50,11 @@ def by_severity(tasks: tuple[Task, ...]) -> tuple[Task, ...]:
     return tuple(sorted(tasks, key=lambda t: (_SEVERITY[t.verdict], -abs(t.gap), t.task)))
 
 
+def primary(report: Report) -> tuple[Task, ...]:
+    """A row a task: those of the primary metrics."""
+    return tuple(task for task in report.tasks if task.is_primary)
+
+
 def is_real(task: Task) -> bool:
     """Whether there is a gap to explain."""
     return task.verdict in ("improved", "regressed")

@@ -6,7 +6,7 @@ from collections import Counter
 
 from diffharness.report.numbers import interval, percent, plain, signed
 from diffharness.report.schema import Component, Report, Task, TaskVerdict
-from diffharness.report.view import Part, is_explained, is_real, parts
+from diffharness.report.view import Part, is_explained, is_real, parts, primary
 
 VERDICT_SIGNS: dict[TaskVerdict, str] = {
     "improved": "▲",
@@ -23,14 +23,14 @@ _MENTIONED = 0.1
 
 
 def tally(report: Report) -> dict[TaskVerdict, int]:
-    """Number of tasks by verdict."""
-    counts = Counter(task.verdict for task in report.tasks)
+    """Number of tasks by verdict on their primary metric."""
+    counts = Counter(task.verdict for task in primary(report))
     return {verdict: counts[verdict] for verdict in VERDICTS}
 
 
 def headline(report: Report) -> str:
     """The verdict of the run: how many tasks changed, and which category carries most of it."""
-    counts, n = tally(report), len(report.tasks)
+    counts, n = tally(report), len(primary(report))
     if n == 0:
         return "No task was evaluated."
     changed = counts["improved"] + counts["regressed"]
