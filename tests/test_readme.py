@@ -1,0 +1,81 @@
+"""Every command of the README is run, with the tiny models in place of the reader's own."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+BIN = Path(sys.executable).parent
+ELSEWHERE = {"make demo": "test_demo.py", "make test": "this run", "pip install .": "test_wheel.py"}
+"""Commands that other tests run."""
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", README, re.S)
+
+
+def commands() -> list[str]:
+    lines = "\n".join(blocks("sh")).replace("\\\n", " ").splitlines()
+    return [line.split("  #")[0].strip() for line in lines if line.strip()]
+
+
+def for_tiny(text: str, tiny) -> str:
+    """The reader's models, tasks and texts replaced by tiny ones."""
+    small = f" --include-path {tiny.tasks} --latents 16 --k 4 --train-tokens 2000"
+    text = re.sub(r"path/to/(baseline|candidate)", lambda m: str(getattr(tiny, m[1])), text)
+    text = text.replace("hellaswag,arc_easy", "tiny").replace("hellaswag", "tiny_choice")
+    text = text.replace("texts.jsonl", str(tiny.corpus)).replace("probes.jsonl", str(tiny.probes))
+    if "diffharness lm-eval" in text:
+        return f"{text} --include_path {tiny.tasks} --device cpu"
+    if "--baseline-results" in text:
+        return f"{text} --latents 16 --k 4 --train-tokens 2000"
+    return text + small if "diffharness run --baseline " in " ".join(text.split()) else text
+
+
+@pytest.mark.slow
+def test_every_command_works_as_written(tiny, tmp_path):
+    env = {**os.environ, "PATH": f"{BIN}:{os.environ['PATH']}", "OMP_NUM_THREADS": "1"}
+    for command in commands():
+        if command in ELSEWHERE:
+            continue
+        written = for_tiny(command, tiny)
+        done = subprocess.run(shlex.split(written), cwd=tmp_path, capture_output=True, text=True, env=env, check=False)
+        assert done.returncode == 0, f"{written}\n{done.stderr[-2000:]}"
+        if command.startswith("diffharness init"):
+            file = tmp_path / "my-run.yaml"
+            edited = file.read_text().replace("path/or/hub-id-of-the-baseline", str(tiny.baseline))
+            edited = edited.replace("path/or/hub-id-of-the-candidate", str(tiny.candidate))
+            edited = edited.replace("[hellaswag, arc_easy]", f"[tiny_word]\ninclude_path: [{tiny.tasks}]")
+            file.write_text(edited.replace("latents: 512", "latents: 16").replace("k: 16 ", "k: 4 "))
+    assert (tmp_path / "reports" / "mine" / "report.html").is_file()
+    assert (tmp_path / "recorded" / "candidate" / "ledger.parquet").is_file()
+
+
+@pytest.mark.slow
+def test_python_example_works_as_written(tiny, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (code,) = blocks("python")
+    small = f'"include_path": ["{tiny.tasks}"], "latents": 16, "k": 4, "train_tokens": 2000, "output"'
+    exec(for_tiny(code, tiny).replace('"output"', small), {})
+    assert "tiny_choice" in capsys.readouterr().out
+
+
+def test_commands_of_the_table_exist():
+    from diffharness.cli import main
+
+    named = set(re.findall(r"\| `diffharness ([\w-]+)", README))
+    assert named == set(main.commands)
+
+
+def test_files_that_the_readme_links_exist():
+    links = re.findall(r"\]\((?!http)([^)#]+)\)", README)
+    assert links
+    assert [link for link in links if not (ROOT / link).exists()] == []
