@@ -11,7 +11,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -38,7 +38,9 @@ def file_hash(path: Path) -> str:
 
 
 def path_fingerprint(path: Path) -> str:
-    """A fingerprint of a file, or of all files below a folder."""
+    """A fingerprint of a file, or of all files below a folder; what is absent has one too, for a check to report it."""
+    if not path.exists():
+        return fingerprint("absent", str(path))
     files = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
     parts = []
     for file in files:
@@ -51,27 +53,24 @@ def path_fingerprint(path: Path) -> str:
 
 
 class Workspace:
-    """The run folder and its manifest.
+    """The run folder and its manifest; the folder is made when the first stage starts.
+
+    Args:
+        root: the run folder.
+        option: the option that named it, for the message.
 
     Raises:
         UsageError: the folder can not be made or written.
     """
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, option: str = "--output") -> None:
         self.root = root
         try:
-            root.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryFile(dir=root):
+            with tempfile.TemporaryFile(dir=next(p for p in (root, *root.absolute().parents) if p.exists())):
                 pass
         except OSError as error:
-            raise UsageError(f"--output {root} can not be written ({error.strerror}); choose another folder") from error
-        self._manifest: dict[str, dict[str, Any]] = {"stages": {}, "artifacts": {}}
-        file = root / "manifest.json"
-        if file.exists():
-            try:
-                self._manifest |= json.loads(file.read_text(encoding="utf-8"))
-            except ValueError:
-                file.unlink()
+            raise UsageError(f"{option} {root} can not be written ({error.strerror}); choose another folder") from error
+        self._manifest = _read_manifest(root / "manifest.json")
 
     def is_done(self, stage: str, made_from: str) -> bool:
         """Whether the stage's files are there, whole, and made from this fingerprint."""
@@ -96,6 +95,8 @@ class Workspace:
             made_from: its fingerprint.
             into: the sub-folder that is replaced; the run folder itself, file by file, if empty.
         """
+        made = [p for p in (self.root, *self.root.absolute().parents) if not p.exists()]
+        self.root.mkdir(parents=True, exist_ok=True)
         for old in self.root.glob(f".{stage.replace('/', '-')}-*"):
             shutil.rmtree(old, ignore_errors=True)
         scratch = Path(tempfile.mkdtemp(prefix=f".{stage.replace('/', '-')}-", dir=self.root))
@@ -108,6 +109,7 @@ class Workspace:
                 os.replace(scratch / name, target / name)
         finally:
             shutil.rmtree(scratch, ignore_errors=True)
+            _remove_empty(made)
         names = [str(Path(into) / name) for name in files]
         for gone in set(self._manifest["stages"].get(stage, {}).get("files", [])) - set(names):
             (self.root / gone).unlink(missing_ok=True)
@@ -121,6 +123,26 @@ class Workspace:
             }
         self._manifest["stages"][stage] = {"fingerprint": made_from, "files": names}
         write_atomically(self.root / "manifest.json", json.dumps(self._manifest, indent=1, sort_keys=True))
+
+
+def _read_manifest(file: Path) -> dict[str, dict[str, Any]]:
+    """What a manifest says; nothing where there is none or it is damaged, so that every stage runs again."""
+    empty: dict[str, dict[str, Any]] = {"stages": {}, "artifacts": {}}
+    try:
+        found = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return empty
+    whole = isinstance(found, dict) and all(isinstance(found.get(key), dict) for key in empty)
+    return found if whole else empty
+
+
+def _remove_empty(folders: Sequence[Path]) -> None:
+    """Remove folders, innermost first, up to the first that holds something."""
+    for folder in folders:
+        try:
+            folder.rmdir()
+        except OSError:
+            return
 
 
 def write_atomically(path: Path, text: str) -> None:

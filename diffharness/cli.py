@@ -22,8 +22,14 @@ class _Group(click.Group):
             return super().invoke(ctx)
         except DiffharnessError as error:
             if ctx.params.get("debug"):
-                raise
+                import traceback
+
+                traceback.print_exc()
             click.echo(f"diffharness: {error}", err=True)
+            ctx.exit(error.exit_code)
+        except click.UsageError as error:
+            where = error.ctx.command_path.removeprefix(ctx.command_path) if error.ctx is not None else ""
+            click.echo(f"diffharness: {error.format_message()} See `diffharness{where} --help`.", err=True)
             ctx.exit(error.exit_code)
         except KeyboardInterrupt:
             click.echo(

@@ -78,11 +78,7 @@ class RunConfig(BaseModel):
         Raises:
             UsageError: one line that names the first wrong key or value and the remedy.
         """
-        for key in values:
-            if key not in cls.model_fields:
-                close = difflib.get_close_matches(key, cls.model_fields, n=1)
-                hint = f"did you mean {close[0]!r}?" if close else f"known keys: {', '.join(cls.model_fields)}"
-                raise UsageError(f"{source}: unknown key {key!r}; {hint}")
+        _check_keys(values, source)
         try:
             return cls.model_validate(values)
         except ValidationError as error:
@@ -96,11 +92,20 @@ class RunConfig(BaseModel):
         return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
 
 
+def _check_keys(values: dict[str, Any], source: str) -> None:
+    known = RunConfig.model_fields
+    for key in values:
+        if key not in known:
+            close = difflib.get_close_matches(str(key), known, n=1)
+            hint = f"did you mean {close[0]!r}?" if close else f"known keys: {', '.join(known)}"
+            raise UsageError(f"{source}: unknown key {key!r}; {hint}")
+
+
 def read_yaml(path: Path) -> dict[str, Any]:
     """The keys and values of a run's YAML file; single values of list options may stand alone.
 
     Raises:
-        UsageError: the file is absent or is not a mapping.
+        UsageError: the file is absent, is not a mapping, or has an unknown key.
     """
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
@@ -108,12 +113,18 @@ def read_yaml(path: Path) -> dict[str, Any]:
         raise UsageError(
             f"--config {path} can not be read ({error.strerror}); `diffharness init` writes one"
         ) from error
+    except UnicodeDecodeError as error:
+        raise UsageError(f"--config {path} is not text in UTF-8; `diffharness init` writes a YAML file") from error
     except yaml.YAMLError as error:
-        raise UsageError(f"--config {path} is not YAML: {str(error).splitlines()[0]}") from error
+        mark = getattr(error, "problem_mark", None)
+        where = f", line {mark.line + 1}" if mark is not None else ""
+        problem = getattr(error, "problem", None) or str(error).splitlines()[0]
+        raise UsageError(f"--config {path}{where}: not YAML ({problem}); `diffharness init` writes one") from error
     if values is None:
         values = {}
     if not isinstance(values, dict):
         raise UsageError(f"--config {path} is not a mapping of options; `diffharness init` writes one")
+    _check_keys(values, f"--config {path}")
     for key in ("tasks", "include_path", "corpus"):
         if isinstance(values.get(key), str):
             values[key] = [part.strip() for part in values[key].split(",")] if key == "tasks" else [values[key]]

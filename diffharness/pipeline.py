@@ -23,6 +23,7 @@ from rich.console import Console
 from diffharness import __version__
 from diffharness.artifacts import Workspace, fingerprint, path_fingerprint
 from diffharness.config import RunConfig
+from diffharness.errors import UsageError
 from diffharness.progress import StageProgress
 from diffharness.report.schema import Report
 from diffharness.session import Session
@@ -238,24 +239,48 @@ def default_command(config: RunConfig) -> str:
     return shlex.join(words)
 
 
-def _with_recorded(config: RunConfig, recorded: dict[str, Path]) -> tuple[RunConfig, dict[str, str]]:
-    """Models and tasks that recorded evaluations name, where the configuration leaves them out."""
-    from diffharness.errors import UsageError
+def _recorded_options(side: str, folder: Path) -> dict[str, Any]:
+    """The options that a recorded evaluation stands for."""
+    try:
+        body = json.loads((folder / "evaluation.json").read_text(encoding="utf-8"))
+        settings = body["settings"]
+        batch_size = str(settings["batch_size"])
+        return {
+            side: body["model_args"],
+            "tasks": tuple(task["name"] for task in body["tasks"]),
+            "include_path": settings["include_path"],
+            "limit": settings["limit"],
+            "layer": settings["layer"],
+            "batch_size": int(batch_size) if batch_size.isdigit() else None,
+        }
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UsageError(
+            f"--{side}-results {folder} holds no recorded evaluation; make one with `diffharness lm-eval run "
+            f"--model diffharness --model_args pretrained=...,record_to={folder} --tasks ...`"
+        ) from error
 
+
+def _with_recorded(config: RunConfig, recorded: dict[str, Path]) -> tuple[RunConfig, dict[str, str]]:
+    """Models and tasks that recorded evaluations name, where the configuration leaves them out.
+
+    Raises:
+        UsageError: a folder holds no recording, or the two were recorded on other tasks or documents.
+    """
     found: dict[str, Any] = {}
     for side, folder in recorded.items():
-        file = folder / "evaluation.json"
-        if not file.is_file():
-            raise UsageError(
-                f"--{side}-results {folder} holds no recorded evaluation; make one with `diffharness lm-eval run "
-                f"--model diffharness --model_args pretrained=...,record_to={folder} --tasks ...`"
-            )
-        body = json.loads(file.read_text(encoding="utf-8"))
-        settings = body["settings"]
-        found[side] = body["model_args"]
-        found["tasks"] = tuple(task["name"] for task in body["tasks"])
-        found["include_path"] = tuple(Path(p) for p in settings["include_path"])
-        found |= {key: settings[key] for key in ("limit", "batch_size", "layer") if settings.get(key) is not None}
-    config = config.model_copy(update={k: v for k, v in found.items() if k not in config.model_fields_set})
+        one = _recorded_options(side, folder)
+        for key, option in (("tasks", "--tasks"), ("limit", "--limit")):
+            if key in found and found[key] != one[key]:
+                raise UsageError(
+                    f"--candidate-results {folder} was recorded with {option} {one[key]}, the baseline's with "
+                    f"{found[key]}; record both alike"
+                )
+        found |= one
+    given = config.model_dump(exclude_unset=True)
+    for key in ("tasks", "limit"):
+        if key in found and key in given and given[key] not in (found[key], None):
+            raise UsageError(f"--{key} is settled by the recorded evaluations ({found[key]}); leave it out")
+    found = {key: value for key, value in found.items() if value is not None}
+    config = RunConfig.make({**found, **given}, "the recorded evaluations") if found else config
     sides = {side: getattr(config, side) for side in ("baseline", "candidate", "ancestor")}
     return config, {side: args for side, args in sides.items() if args is not None}

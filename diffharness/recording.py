@@ -15,9 +15,21 @@ if TYPE_CHECKING:
 
 def record_command_line(arguments: Sequence[str]) -> None:
     """Run `lm-eval` with these arguments; the model `diffharness` keeps what it read in its `record_to` folder."""
-    from diffharness.evaluation.harness import run_command_line
+    from diffharness.evaluation.command_line import run_command_line
 
-    run_command_line(arguments, save_recording)
+    run_command_line(arguments, check_recording, save_recording)
+
+
+def check_recording(model: RecordingModel) -> None:
+    """Refuse a folder or layer that could not be recorded, before anything is scored.
+
+    Raises:
+        UsageError: `record_to` can not be written, or `layer` is not one of the model's.
+    """
+    if model.record_to is not None:
+        Workspace(model.record_to, "record_to")
+    if model.layer is not None:
+        _layer(model, model.layer)
 
 
 def save_recording(model: RecordingModel, evaluation: Evaluation, results: dict[str, Any]) -> None:
@@ -30,19 +42,24 @@ def save_recording(model: RecordingModel, evaluation: Evaluation, results: dict[
     """
     if model.record_to is None:
         return
-    from diffharness.activations.layers import decoder_layers, resolve_layer
     from diffharness.evaluation.harness import write_results
 
-    workspace = Workspace(model.record_to)
+    workspace = Workspace(model.record_to, "record_to")
     made_from = fingerprint(evaluation.model_args, dict(evaluation.settings), [t.hash for t in evaluation.tasks])
     with workspace.stage("evaluate", made_from) as folder:
         evaluation.save(folder)
         write_results(results, folder)
     if model.layer is None:
         return
-    layer = resolve_layer(model.layer, len(decoder_layers(model.hf_model)[1]))
+    layer = _layer(model, model.layer)
     with workspace.stage("activations", fingerprint(made_from, layer), "activations") as folder:
         _save_activations(model, evaluation, layer, folder)
+
+
+def _layer(model: RecordingModel, spec: str) -> int:
+    from diffharness.activations.layers import decoder_layers, resolve_layer
+
+    return resolve_layer(spec, len(decoder_layers(model.hf_model)[1]))
 
 
 def _save_activations(model: RecordingModel, evaluation: Evaluation, layer: int, folder: Path) -> None:

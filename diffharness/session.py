@@ -8,7 +8,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from diffharness.activations.layers import resolve_layer
 from diffharness.artifacts import fingerprint, model_fingerprint, path_fingerprint
 from diffharness.config import RunConfig
 from diffharness.errors import UsageError
@@ -107,6 +106,8 @@ class Session:
     @cached_property
     def layer(self) -> int:
         """The 0-based layer that `--layer` means."""
+        from diffharness.activations.layers import resolve_layer
+
         return resolve_layer(self.config.layer, self.n_layers)
 
     @property
@@ -126,8 +127,8 @@ class Session:
         from diffharness.activations.corpus import read_texts
         from diffharness.latents.probes import load_probes
 
-        for path in self.config.corpus:
-            read_texts(path)
+        if self.config.corpus and sum(len(read_texts(path)) for path in self.config.corpus) < 2:
+            raise UsageError(f"--corpus {self.config.corpus[0]} holds one text; give at least two, to hold one out")
         if self.config.probes is not None:
             load_probes(self.config.probes)
         sizes = {side: a.hidden_size for side, a in self.architectures.items()}
@@ -143,8 +144,29 @@ class Session:
             for side in self.sides[1:]
             for note in _compare_vocabularies(side, self.architectures["baseline"], self.architectures[side])
         ]
+        if self.config.metric is not None:
+            self.tasks.check_metric(self.config.metric)
         _ = self.tasks
         return tuple(notes)
+
+    def check_tokens(self, ids: set[int], where: str) -> None:
+        """Refuse a token that not every side's tokenizer has; such tokens are allowed as long as nothing uses them.
+
+        Args:
+            ids: what is read.
+            where: what reads it, for the message.
+
+        Raises:
+            UsageError: naming the first such token.
+        """
+        shared = set.intersection(*(set(a.vocabulary.values()) for a in self.architectures.values()))
+        for side, architecture in self.architectures.items():
+            used = sorted(token for token, i in architecture.vocabulary.items() if i in ids - shared)
+            if used:
+                raise UsageError(
+                    f"{where} uses the token {used[0]!r} of the {side}'s tokenizer, which not all have; compare models "
+                    "that share a tokenizer, or leave out the text that uses it"
+                )
 
 
 def _split_args(args: str) -> dict[str, Any]:
@@ -170,9 +192,11 @@ def _files_named_in(folder: Path) -> list[Path]:
 def _architecture(side: str, arguments: Mapping[str, Any]) -> Architecture:
     from transformers import AutoConfig, AutoTokenizer
 
+    from diffharness.evaluation.harness import is_missing_folder
+
     name = str(arguments["pretrained"])
     path = Path(name)
-    if not path.exists() and (path.is_absolute() or name.startswith((".", "~")) or name.count("/") > 1):
+    if is_missing_folder(name):
         raise UsageError(f"the {side}'s folder {name} does not exist; give a model folder or a Hub id")
     if path.is_dir() and not (path / "config.json").is_file():
         raise UsageError(f"the {side}'s folder {name} holds no config.json; give a Hugging Face model folder")

@@ -17,10 +17,11 @@ from diffharness.errors import RunError
 from diffharness.report import schema
 
 if TYPE_CHECKING:
+    from diffharness.activations.store import ActivationStore
     from diffharness.attribution.account import TaskAccount
     from diffharness.attribution.path import ModelPair
     from diffharness.crosscoder.model import Crosscoder
-    from diffharness.evaluation.scores import MetricKey, TaskInfo
+    from diffharness.evaluation.scores import Evaluation, MetricKey, TaskInfo
     from diffharness.pipeline import Run
 
 Progress = Callable[[int, int], None]
@@ -65,6 +66,9 @@ def compare(run: Run, folder: Path) -> None:
     evaluations = {side: run.load_evaluation(side) for side in run.sides}
     baseline, candidate = evaluations["baseline"], evaluations["candidate"]
     asked = comparison.comparability(baseline, candidate)
+    for evaluation in (baseline, candidate):
+        for info in evaluation.tasks:
+            run.session.check_tokens(evaluation.ledger.tokens(info.name), f"task {info.name!r}")
     notes = (*run.check(), *asked.notes)
     rng = np.random.default_rng(run.config.seed)
     rows = []
@@ -91,12 +95,15 @@ def compare(run: Run, folder: Path) -> None:
 
 
 def harvest(run: Run, folder: Path, progress: Progress) -> None:
-    """Let all models read the training texts; leave their activations side by side."""
+    """Let all models read the training texts, or take over what was recorded; leave the activations side by side."""
+    import torch
+
     from diffharness.activations.corpus import Text, sample_texts
     from diffharness.activations.replay import replay
     from diffharness.activations.store import StoreWriter
 
     rng = np.random.default_rng(run.config.seed)
+    stores = _recorded_activations(run)
     if run.config.corpus:
         tokenize = run.session.model("baseline").tokenize
         texts = sample_texts(run.config.corpus, tokenize, n_tokens=run.config.train_tokens, rng=rng)
@@ -104,16 +111,38 @@ def harvest(run: Run, folder: Path, progress: Progress) -> None:
         read = {
             r.ids: f"{r.task}:{r.doc_id}" for side in MAIN for r in run.load_evaluation(side).ledger if len(r.ids) > 1
         }
-        texts = [Text(ids, source) for ids, source in read.items()]
+        texts = [Text(ids, source) for ids, source in read.items() if all(ids in places for _, places in stores)]
         texts = [texts[i] for i in rng.permutation(len(texts))]
         reach = np.searchsorted(np.cumsum([len(t.ids) - 1 for t in texts]), run.config.train_tokens) + 1
         texts = texts[:reach]
+    run.session.check_tokens({i for text in texts for i in text.ids}, "the corpus")
     if len(texts) < 2:
         raise RunError("there are fewer than two texts to train the crosscoder on; give a larger --corpus")
     writer = StoreWriter(folder, sides=run.sides, layer=run.session.layer, texts=texts)
+    if stores:
+        for i, text in enumerate(texts):
+            writer.add_text(i, torch.cat([store.rows_of(places[text.ids]) for store, places in stores], dim=1))
+        writer.finish()
+        return
     for batch in replay([run.session.reader(s) for s in run.sides], [t.ids for t in texts], progress=progress):
         writer.add(batch)
     writer.finish()
+
+
+def _recorded_activations(run: Run) -> list[tuple[ActivationStore, dict[tuple[int, ...], int]]]:
+    """What `diffharness lm-eval` left of every side at the run's layer, with each sequence's place in it.
+
+    Empty where a corpus is to be read instead, or where a side has none at that layer.
+    """
+    from diffharness.activations.store import ActivationStore
+
+    folders = [run.recorded[side] / "activations" for side in run.sides if side in run.recorded]
+    if run.config.corpus or len(folders) < len(run.sides) or not all((f / "index.parquet").is_file() for f in folders):
+        return []
+    stores = [ActivationStore.open(folder) for folder in folders]
+    if any(store.layer != run.session.layer for store in stores):
+        return []
+    return [(store, {text.ids: i for i, text in enumerate(store.texts)}) for store in stores]
 
 
 def _activations(run: Run, sides: tuple[str, ...]) -> tuple[Any, Any, Any]:
@@ -168,6 +197,7 @@ def probes_of(run: Run, sides: tuple[str, str], progress: Progress) -> Any:
     probes = load_probes(run.config.probes)
     model = run.session.model("baseline")
     ids = [model.tokenize(p.text) for p in probes]
+    run.session.check_tokens({i for text in ids for i in text}, f"--probes {run.config.probes}")
     kept = [i for i, text in enumerate(ids) if len(text) > 1]
     x_NMD, lengths = probe_activations([run.session.reader(s) for s in sides], [ids[i] for i in kept], progress)
     return x_NMD, lengths, [probes[i].category for i in kept]
@@ -280,8 +310,10 @@ def check(run: Run, folder: Path, progress: Progress) -> None:
         with put_back(model, run.session.reader("baseline"), load_crosscoder(run, MAIN), chosen):
             ablated, _ = harness.evaluate(
                 run.session.model("candidate"), run.session.tasks, only=tasks, limit=run.config.limit,
+                protocol=candidate.settings.get("protocol"),
                 progress=lambda done, total, p=position: progress(p * total + done, len(wanted) * total),
             )  # fmt: skip
+        _same_questions(ablated, candidate)
         for name in tasks:
             metric = primary(run, candidate.task(name))
             found = comparison.compare(
@@ -290,6 +322,15 @@ def check(run: Run, folder: Path, progress: Progress) -> None:
             )  # fmt: skip
             ablations.append({"task": name, "category": category, **ablation(found).model_dump(mode="json")})
     _write(folder / "checks.json", ablations)
+
+
+def _same_questions(ablated: Evaluation, candidate: Evaluation) -> None:
+    """Refuse an exact check that asked otherwise than the evaluation that it is compared with."""
+    from diffharness.evaluation.comparison import comparability
+
+    found = comparability(ablated, candidate)
+    if not found.prompts_equal:
+        raise RunError(f"the exact check was asked other prompts than the recorded evaluation ({found.notes[0]})")
 
 
 def control(run: Run, folder: Path, progress: Progress) -> None:

@@ -29,12 +29,12 @@ def read_texts(path: Path) -> list[str]:
     if not path.is_file():
         raise UsageError(f"--corpus {path} is not a file; give a JSONL file with a `text` in every line")
     texts = []
-    with path.open(encoding="utf-8") as lines:
+    with path.open("rb") as lines:
         for number, line in enumerate(lines, start=1):
             if not line.strip():
                 continue
             try:
-                text = json.loads(line)["text"]
+                text = json.loads(line.decode())["text"]
             except (ValueError, KeyError, TypeError):
                 text = None
             if not isinstance(text, str):

@@ -35,7 +35,7 @@ def resolve_layer(spec: str, n_layers: int) -> int:
         UsageError: not a number, or outside the model.
     """
     try:
-        number = float(spec)
+        number = float(spec) if "." in spec else int(spec)
     except ValueError:
         raise UsageError(
             f"--layer {spec!r} is not a layer; give an index from 0 to {n_layers - 1} or a fraction such as 0.5"

@@ -58,6 +58,14 @@ class StoreWriter:
         if self._n_pending >= SHARD_TOKENS:
             self._flush()
 
+    def add_text(self, text: int, x_NMD: Float[Tensor, "N M D"]) -> None:
+        """Append one text's coded positions, as an `ActivationStore` holds them."""
+        self._index.append((text, self._n_written + self._n_pending, len(x_NMD)))
+        self._pending.append(x_NMD)
+        self._n_pending += len(x_NMD)
+        if self._n_pending >= SHARD_TOKENS:
+            self._flush()
+
     def _flush(self) -> None:
         if not self._pending:
             return
@@ -126,6 +134,11 @@ class ActivationStore:
         if columns == list(range(len(self.sides))):
             return self.x_NMD
         return self.x_NMD[:, columns]
+
+    def rows_of(self, text: int) -> Float[Tensor, "N M D"]:
+        """The activations of one text."""
+        start = int(self.starts[text])
+        return self.x_NMD[start : start + len(self.texts[text].ids) - 1]
 
     def text_of_token(self) -> np.ndarray:
         """The text that each row belongs to, (N,)."""

@@ -14,6 +14,10 @@ from diffharness.evaluation.scores import DocumentScore, Evaluation, MetricKey
 from diffharness.statistics.bootstrap import bootstrap_statistic, percentile_interval
 from diffharness.statistics.paired import PairedResult, paired_difference, paired_ratio
 
+_RATIOS = ("bits_per_byte", "byte_perplexity", "word_perplexity")
+"""Metrics of which a document has a log-likelihood and what it is divided by."""
+_BOUNDED = ("f1", "mcc", "brier_score")
+"""Metrics of a whole corpus whose score lies within −1 and 1."""
 _GENERIC_RESAMPLES = 500
 """Resamples of a metric that only lm-eval's own function can aggregate."""
 
@@ -74,14 +78,20 @@ def compare(
     aggregation: Aggregation,
     rng: np.random.Generator,
 ) -> Comparison:
-    """The gap of one metric, with interval and test in pairs of documents."""
+    """The gap of one metric, with interval and test in pairs of documents.
+
+    Raises:
+        RunError: a score is not a number.
+    """
     base, cand = baseline.of(task, metric.filter), candidate.of(task, metric.filter)
     ids = sorted(base)
     pairs = [base[i] for i in ids], [cand[i] for i in ids]
     b, c = baseline.task(task).scores[str(metric)], candidate.task(task).scores[str(metric)]
+    if not (math.isfinite(b) and math.isfinite(c)):
+        raise RunError(f"task {task!r}: {metric} is {b} and {c}, no numbers to compare; leave the metric or task out")
     result = _paired(metric, *pairs, aggregation, b, c, rng)
     values = [d.scalar(metric.metric) for side in pairs for d in side]
-    bounded = all(v is not None and 0 <= v <= 1 for v in values) and 0 <= b <= 1
+    bounded = metric.metric in _BOUNDED or (all(v is not None and 0 <= v <= 1 for v in values) and 0 <= b <= 1)
     kind: EffectKind = "absolute" if bounded else "logarithmic" if "perplexity" in metric.metric else "relative"
     return Comparison(task, metric, b, c, result, kind)
 
@@ -103,7 +113,7 @@ def document_metric(score: DocumentScore, metric: MetricKey) -> float | None:
     """One document's value in the direction of the task's metric, or `None`; for ranks, not for sums."""
     value = score.values.get(metric.metric)
     if isinstance(value, tuple):
-        return -value[0] / value[1] if len(value) == 2 and value[1] else None
+        return -value[0] / value[1] if metric.metric in _RATIOS and value[1] else None
     if value is None or not math.isfinite(value):
         return None
     return -value if metric.metric == "perplexity" else value
@@ -126,7 +136,7 @@ def _paired(
         return paired_ratio(sides[0], sides[1], rng, transform=np.exp, higher_is_better=better)
     if scalar and np.allclose([np.mean(side) for side in raw], [b, c], rtol=0, atol=1e-9):
         return paired_difference(raw[0], raw[1], rng, higher_is_better=better)
-    if name in ("bits_per_byte", "byte_perplexity", "word_perplexity"):
+    if name in _RATIOS:
         sides = [np.asarray(side, dtype=float) * [-1.0, 1.0] for side in raw]
         if name == "bits_per_byte":
             return paired_ratio(*(s / [math.log(2), 1.0] for s in sides), rng=rng, higher_is_better=better)

@@ -1,6 +1,6 @@
-"""The adapter to lm-eval's task side: tasks by name, one evaluation, and lm-eval's own command line.
+"""The adapter to lm-eval's task side: tasks by name, and one evaluation.
 
-`recording.py` is the adapter to its model side; no other module imports lm-eval.
+`recording.py` is the adapter to its model side, `command_line.py` to its command line; no other imports lm-eval.
 """
 
 # lm-eval's decorators and lazy exports hide its signatures from type checkers.
@@ -10,9 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,7 +25,11 @@ from diffharness.errors import DiffharnessError, RunError, UsageError
 from diffharness.evaluation.recording import RecordingModel
 from diffharness.evaluation.scores import DocumentScore, Evaluation, MetricKey, TaskInfo, Value
 
-Finished = Callable[[RecordingModel, Evaluation, dict[str, Any]], None]
+PROTOCOL = (
+    "num_fewshot", "fewshot_random_seed", "apply_chat_template", "fewshot_as_multiturn", "system_instruction",
+    "gen_kwargs", "samples",
+)  # fmt: skip
+"""Arguments of `simple_evaluate` that change what a model is asked."""
 _NOT_METRICS = {"alias", "name", "sample_len", "sample_count"}
 
 
@@ -42,6 +44,28 @@ class LoadedTasks:
     def names(self) -> tuple[str, ...]:
         """The leaf tasks, in order."""
         return tuple(self.tasks)
+
+    def check_metric(self, metric: str) -> None:
+        """Refuse a metric (or `metric,filter`) that no task has.
+
+        Metrics of foreign functions are let pass: they may come under names that only a result shows.
+
+        Raises:
+            UsageError: naming the metrics that there are.
+        """
+        known: list[str] = []
+        for task in self.tasks.values():
+            listed = task.get_config("metric_list") or []
+            if any(m.get("hf_evaluate") or callable(m.get("metric")) for m in listed):
+                return
+            filters = [f["name"] for f in task.get_config("filter_list") or [{"name": "none"}]]
+            known += [name for name in task.aggregation() if name not in known]
+            known += [f"{m},{f}" for m in task.aggregation() for f in filters if f"{m},{f}" not in known]
+        if metric not in known:
+            names = ", ".join(name for name in known if "," not in name or "," in metric)
+            raise UsageError(
+                f"--metric {metric!r} is a metric of no task{_nearest(metric, set(known))}; there are: {names}"
+            )
 
     def aggregation(self, task: str, metric: str) -> Callable[[list[Any]], float]:
         """lm-eval's own function from the documents' values to the task's score."""
@@ -66,14 +90,21 @@ def load_tasks(names: Sequence[str], include_path: Sequence[Path] = ()) -> Loade
             raise UsageError(f"task {name!r} is unknown{_nearest(name, known)}; `lm-eval ls tasks` lists all")
     try:
         loaded = manager.load(list(names))["tasks"]
+    except StopIteration as error:
+        raise UsageError(f"{_tasks(names)} has no documents: its data file is empty; check its dataset") from error
     except Exception as error:
-        raise UsageError(f"tasks {', '.join(names)} can not be loaded: {_first_line(error)}") from error
+        reason = _first_line(error)
+        raise UsageError(f"{_tasks(names)} can not be loaded ({reason}); check its YAML and dataset") from error
     for name, task in loaded.items():
         if len(task.eval_docs) == 0:
             raise UsageError(f"task {name!r} has no documents; check its dataset and split")
     if not loaded:
         raise UsageError(f"{', '.join(names)} holds no tasks")
     return LoadedTasks(loaded, manager)
+
+
+def _tasks(names: Sequence[str]) -> str:
+    return f"task {names[0]!r}" if len(names) == 1 else f"one of the tasks {', '.join(names)}"
 
 
 def _nearest(name: str, known: set[str]) -> str:
@@ -98,6 +129,12 @@ def parse_model_args(model: str) -> dict[str, Any]:
     return {"pretrained": model}
 
 
+def is_missing_folder(name: str) -> bool:
+    """Whether a model's name can only be a path, and nothing is there."""
+    path = Path(name)
+    return not path.exists() and (path.is_absolute() or name.startswith((".", "~")) or name.count("/") > 1)
+
+
 def load_model(model: str, *, batch_size: int | str, device: str | None) -> RecordingModel:
     """Load a model for recording, exactly as lm-eval's `hf` would.
 
@@ -106,18 +143,27 @@ def load_model(model: str, *, batch_size: int | str, device: str | None) -> Reco
     """
     import torch
 
-    arguments = parse_model_args(model)
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    return create_model(parse_model_args(model), {"batch_size": batch_size, "max_batch_size": None, "device": device})
+
+
+def create_model(arguments: dict[str, Any], options: dict[str, Any]) -> RecordingModel:
+    """Load a model from lm-eval's parsed arguments and options.
+
+    Raises:
+        UsageError: its folder does not exist.
+        RunError: it can not be loaded, with the library's first line.
+    """
+    if is_missing_folder(str(arguments.get("pretrained"))):
+        raise UsageError(f"model folder {arguments['pretrained']} does not exist; give a model folder or a Hub id")
     try:
-        loaded = RecordingModel.create_from_arg_obj(
-            arguments, {"batch_size": batch_size, "max_batch_size": None, "device": device}
-        )
+        model = RecordingModel.create_from_arg_obj(arguments, options)
     except DiffharnessError:
         raise
     except Exception as error:
-        raise RunError(f"model {arguments['pretrained']!r} can not be loaded: {_first_line(error)}") from error
-    loaded.hf_model.requires_grad_(False)
-    return loaded
+        raise RunError(f"model {arguments.get('pretrained')!r} can not be loaded: {_first_line(error)}") from error
+    model.hf_model.requires_grad_(False)
+    return model
 
 
 def evaluate(
@@ -127,6 +173,7 @@ def evaluate(
     only: Sequence[str] | None = None,
     limit: float | None = None,
     model_args: str = "",
+    protocol: Mapping[str, Any] | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> tuple[Evaluation, dict[str, Any]]:
     """Run lm-eval and gather the scores, the documents and the ledger.
@@ -137,6 +184,7 @@ def evaluate(
         only: names of the tasks to run; all by default.
         limit: documents a task (a count, or a fraction below 1).
         model_args: kept with the result.
+        protocol: how a recorded evaluation asked (`PROTOCOL`), to ask in the same way.
         progress: called with (answered requests, all requests).
 
     Returns:
@@ -157,6 +205,7 @@ def evaluate(
             limit=limit,
             bootstrap_iters=0,
             log_samples=True,
+            **(protocol or {}),
         )
     except DiffharnessError:
         raise
@@ -269,13 +318,16 @@ def _choices(task: Task, doc: Any) -> tuple[tuple[str, ...], tuple[int, ...]]:
 
 
 def _value(value: Any) -> Value:
-    if isinstance(value, list | tuple):
-        return tuple(float(v) for v in np.ravel(np.asarray(value, dtype=object)).tolist() if _is_number(v))
-    return float(value) if _is_number(value) else float("nan")
+    """A document's value as plain data: numbers as floats, except where lm-eval aggregates tuples of something."""
+    if isinstance(value, list | tuple | np.ndarray):
+        return tuple(_plain(v) for v in value)
+    return float(value) if isinstance(value, int | float | np.number | np.bool_) else float("nan")
 
 
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float | np.number | np.bool_)
+def _plain(value: Any) -> Any:
+    if isinstance(value, list | tuple | np.ndarray):
+        return tuple(_plain(v) for v in value)
+    return value.item() if isinstance(value, np.generic) else value
 
 
 def write_results(results: dict[str, Any], folder: Path) -> list[Path]:
@@ -291,87 +343,3 @@ def write_results(results: dict[str, Any], folder: Path) -> list[Path]:
         file.write_text("\n".join(lines) + "\n", encoding="utf-8")
         files.append(file)
     return files
-
-
-@contextmanager
-def _watched_evaluation(finished: Finished) -> Iterator[None]:
-    """Let lm-eval's command line run as it is, and be told of its model, tasks and results when it has them."""
-    original = lm_eval.simple_evaluate
-
-    def watched(model: Any, *args: Any, **kwargs: Any) -> Any:
-        if model != "diffharness":
-            return original(model, *args, **kwargs)
-        if kwargs.get("use_cache"):
-            raise UsageError(
-                "--use_cache answers requests without the model, so nothing could be recorded; leave it out"
-            )
-        recording = RecordingModel.create_from_arg_obj(
-            dict(kwargs.get("model_args") or {}),
-            {key: kwargs.get(key) for key in ("batch_size", "max_batch_size", "device")},
-        )
-        manager = kwargs["task_manager"]
-        load, tasks = manager.load, {}
-
-        def watched_load(specs: Any) -> Any:
-            loaded = load(specs)
-            tasks.update(loaded["tasks"])
-            return loaded
-
-        manager.load = watched_load
-        keeps_samples = kwargs.pop("log_samples", True)
-        results = original(recording, *args, **kwargs, log_samples=True)
-        if results is not None:
-            evaluation = gather(
-                recording,
-                tasks,
-                dict(results),
-                model_args=_model_args_text(kwargs.get("model_args") or {}),
-                settings=_settings(kwargs, manager, recording.layer),
-            )
-            finished(recording, evaluation, dict(results))
-            if not keeps_samples:
-                results.pop("samples", None)
-        return results
-
-    lm_eval.simple_evaluate = watched
-    try:
-        yield
-    finally:
-        lm_eval.simple_evaluate = original
-
-
-def _settings(kwargs: dict[str, Any], manager: TaskManager, layer: str | None) -> dict[str, Any]:
-    include_path = manager.include_path or []
-    paths = include_path if isinstance(include_path, list) else [include_path]
-    return {
-        "limit": kwargs.get("limit"),
-        "batch_size": kwargs.get("batch_size"),
-        "include_path": [str(Path(p).resolve()) for p in paths],
-        "layer": layer,
-    }
-
-
-def _model_args_text(arguments: dict[str, Any]) -> str:
-    """Model arguments as they are given on a command line, without what concerns the recording."""
-    kept = {key: value for key, value in arguments.items() if key not in ("record_to", "layer")}
-    if set(kept) == {"pretrained"}:
-        return str(kept["pretrained"])
-    return ",".join(f"{key}={value}" for key, value in kept.items())
-
-
-def run_command_line(arguments: Sequence[str], finished: Finished) -> None:
-    """Run lm-eval's command line with the recording model registered.
-
-    Args:
-        arguments: what would follow `lm-eval`.
-        finished: called with the model, its evaluation and lm-eval's results when `--model diffharness` was used.
-    """
-    from lm_eval.__main__ import cli_evaluate
-
-    before = sys.argv
-    sys.argv = ["diffharness lm-eval", *arguments]
-    try:
-        with _watched_evaluation(finished):
-            cli_evaluate()
-    finally:
-        sys.argv = before

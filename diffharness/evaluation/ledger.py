@@ -92,6 +92,10 @@ class Ledger:
             grouped.setdefault(reading.doc_id, []).append(reading)
         return grouped
 
+    def tokens(self, task: str) -> set[int]:
+        """All token ids that a task made the model read or scored it on."""
+        return {i for r in self.readings if r.task == task for i in (*r.ids, *r.targets)}
+
     def check_complete(self, expected: Iterable[tuple[str, int, int, int]]) -> None:
         """Raise unless every expected (task, document, request, repeat) was recorded.
 

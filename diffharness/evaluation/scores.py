@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -11,8 +12,8 @@ from typing import Any
 from diffharness.errors import RunError
 from diffharness.evaluation.ledger import Ledger
 
-Value = float | tuple[float, ...]
-"""A document's value of a metric: a number, or what the metric aggregates (log-likelihood and bytes, ...)."""
+Value = float | tuple[Any, ...]
+"""A document's value of a metric: a number, or what lm-eval aggregates: log-likelihood and bytes, gold and answer, …"""
 
 
 @dataclass(frozen=True)
@@ -93,10 +94,10 @@ class Evaluation:
             "model_args": self.model_args,
             "settings": dict(self.settings),
             "tasks": [asdict(t) for t in self.tasks],
-            "documents": [asdict(d) for d in self.documents],
+            "documents": [{**asdict(d), "values": _finite(dict(d.values))} for d in self.documents],
         }
         scores = folder / "evaluation.json"
-        scores.write_text(json.dumps(body, ensure_ascii=False), encoding="utf-8")
+        scores.write_text(json.dumps(body, ensure_ascii=False, allow_nan=False), encoding="utf-8")
         ledger = folder / "ledger.parquet"
         self.ledger.save(ledger)
         return [scores, ledger]
@@ -124,11 +125,27 @@ class Evaluation:
             ) from error
 
 
+def _finite(value: Any) -> Any:
+    """JSON of values: what is not a number becomes null."""
+    if isinstance(value, dict):
+        return {k: _finite(v) for k, v in value.items()}
+    if isinstance(value, tuple):
+        return [_finite(v) for v in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _restored(value: Any) -> Any:
+    """The values of which `_finite` made JSON."""
+    if isinstance(value, list):
+        return tuple(_restored(v) for v in value)
+    return math.nan if value is None else value
+
+
 def _task(body: dict[str, Any]) -> TaskInfo:
     metrics = tuple(MetricKey(**m) for m in body.pop("metrics"))
     return TaskInfo(metrics=metrics, categories=tuple(body.pop("categories")), **body)
 
 
 def _document(body: dict[str, Any]) -> DocumentScore:
-    values = {k: tuple(v) if isinstance(v, list) else v for k, v in body.pop("values").items()}
+    values = {k: _restored(v) for k, v in body.pop("values").items()}
     return DocumentScore(values=values, gold=tuple(body.pop("gold")), choices=tuple(body.pop("choices")), **body)
