@@ -15,7 +15,8 @@ import lm_eval
 from lm_eval.tasks import TaskManager
 
 from diffharness.errors import UsageError
-from diffharness.evaluation.harness import PROTOCOL, create_model, gather
+from diffharness.evaluation.gathering import gather
+from diffharness.evaluation.harness import PROTOCOL, create_model
 from diffharness.evaluation.recording import RecordingModel
 from diffharness.evaluation.scores import Evaluation
 

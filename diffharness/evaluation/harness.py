@@ -1,6 +1,7 @@
 """The adapter to lm-eval's task side: tasks by name, and one evaluation.
 
-`recording.py` is the adapter to its model side, `command_line.py` to its command line; no other imports lm-eval.
+`recording.py` is the adapter to its model side, `gathering.py` to its results, `command_line.py` to its command line;
+no other module imports lm-eval.
 """
 
 # lm-eval's decorators and lazy exports hide its signatures from type checkers.
@@ -8,7 +9,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -22,15 +22,15 @@ from lm_eval.tasks import TaskManager
 from lm_eval.utils import handle_non_serializable, simple_parse_args_string
 
 from diffharness.errors import DiffharnessError, RunError, UsageError
+from diffharness.evaluation.gathering import gather
 from diffharness.evaluation.recording import RecordingModel
-from diffharness.evaluation.scores import DocumentScore, Evaluation, MetricKey, TaskInfo, Value
+from diffharness.evaluation.scores import Evaluation
 
 PROTOCOL = (
     "num_fewshot", "fewshot_random_seed", "apply_chat_template", "fewshot_as_multiturn", "system_instruction",
     "gen_kwargs", "samples",
 )  # fmt: skip
 """Arguments of `simple_evaluate` that change what a model is asked."""
-_NOT_METRICS = {"alias", "name", "sample_len", "sample_count"}
 
 
 @dataclass(frozen=True)
@@ -82,6 +82,8 @@ def load_tasks(names: Sequence[str], include_path: Sequence[Path] = ()) -> Loade
     for path in include_path:
         if not path.is_dir():
             raise UsageError(f"--include-path {path} is not a folder; give the folder that holds the tasks' YAML files")
+    if (own := _load_included(names, include_path)) is not None:
+        return own
     manager = TaskManager(include_path=[str(p) for p in include_path] or None)
     known = set(manager.all_tasks)
     for name in names:
@@ -95,12 +97,34 @@ def load_tasks(names: Sequence[str], include_path: Sequence[Path] = ()) -> Loade
     except Exception as error:
         reason = _first_line(error)
         raise UsageError(f"{_tasks(names)} can not be loaded ({reason}); check its YAML and dataset") from error
-    for name, task in loaded.items():
+    if not loaded:
+        raise UsageError(f"{_tasks(names)} holds no tasks")
+    return _with_documents(LoadedTasks(loaded, manager))
+
+
+def _load_included(names: Sequence[str], include_path: Sequence[Path]) -> LoadedTasks | None:
+    """The tasks, where the included folders alone define them; patterns, tags and failures are left to lm-eval whole.
+
+    lm-eval's own tasks are fourteen thousand files, which take it five seconds and more to read.
+    """
+    if not include_path:
+        return None
+    manager = TaskManager(include_path=[str(p) for p in include_path], include_defaults=False)
+    if not set(names) <= {*manager.all_subtasks, *manager.all_groups}:
+        return None
+    try:
+        return _with_documents(LoadedTasks(manager.load(list(names))["tasks"], manager))
+    except UsageError:
+        raise
+    except Exception:
+        return None
+
+
+def _with_documents(loaded: LoadedTasks) -> LoadedTasks:
+    for name, task in loaded.tasks.items():
         if len(task.eval_docs) == 0:
             raise UsageError(f"task {name!r} has no documents; check its dataset and split")
-    if not loaded:
-        raise UsageError(f"{', '.join(names)} holds no tasks")
-    return LoadedTasks(loaded, manager)
+    return loaded
 
 
 def _tasks(names: Sequence[str]) -> str:
@@ -226,108 +250,6 @@ def _count_progress(model: RecordingModel, progress: Callable[[int, int], None])
         progress(done, max(done, model.n_requests))
 
     model.report_progress(report)
-
-
-def gather(
-    model: RecordingModel,
-    tasks: dict[str, Task],
-    results: dict[str, Any],
-    *,
-    model_args: str,
-    settings: dict[str, Any],
-) -> Evaluation:
-    """Turn lm-eval's result dictionary and the model's ledger into an `Evaluation`.
-
-    Raises:
-        RunError: the ledger is short of a request.
-    """
-    ledger = model.ledger()
-    infos, documents = [], []
-    for name, task in tasks.items():
-        samples = results["samples"][name]
-        infos.append(_task_info(name, task, results, samples))
-        documents.extend(_document(name, task, sample) for sample in samples)
-        n_repeats = {i.doc_id: i.repeats or 1 for i in task.instances}
-        ledger.check_complete(
-            (name, int(i.doc_id or 0), i.idx, repeat) for i in task.instances for repeat in range(n_repeats[i.doc_id])
-        )
-    return Evaluation(model_args, tuple(infos), tuple(documents), ledger, settings)
-
-
-def _task_info(name: str, task: Task, results: dict[str, Any], samples: list[dict[str, Any]]) -> TaskInfo:
-    row = {
-        key: value
-        for key, value in results["results"][name].items()
-        if "," in key and "_stderr," not in key and key.split(",")[0] not in _NOT_METRICS
-    }
-    better = {**task.higher_is_better(), **results.get("higher_is_better", {}).get(name, {})}
-    listed = [str(m.get("metric")) for m in task.get_config("metric_list") or []]
-    metrics = []
-    for key in row:
-        metric, filter_name = key.split(",", 1)
-        metrics.append(MetricKey(metric, filter_name, better.get(metric) is not False))
-    metrics.sort(key=lambda m: listed.index(m.metric) if m.metric in listed else len(listed))
-    metadata = task.get_config("metadata") or {}
-    category = metadata.get("category", [])
-    hashes = "".join(s["doc_hash"] + s["prompt_hash"] + s["target_hash"] for s in samples)
-    return TaskInfo(
-        name=name,
-        output_type=str(task.OUTPUT_TYPE),
-        metrics=tuple(metrics),
-        categories=(category,) if isinstance(category, str) else tuple(category),
-        version=str(metadata.get("version", "")),
-        hash=hashlib.sha256(hashes.encode()).hexdigest()[:16],
-        scores={key: float(value) for key, value in row.items()},
-    )
-
-
-def _document(name: str, task: Task, sample: dict[str, Any]) -> DocumentScore:
-    choices, gold = _choices(task, sample["doc"])
-    first = sample["filtered_resps"][0]
-    if choices:
-        likelihoods = [r[0] for r in sample["filtered_resps"][: len(choices)]]
-        answer = choices[int(np.argmax(likelihoods))]
-        target = " | ".join(choices[g] for g in gold)
-    else:
-        answer = first if isinstance(first, str) else ""
-        target = str(sample["target"])
-    return DocumentScore(
-        task=name,
-        doc_id=int(sample["doc_id"]),
-        filter=sample["filter"],
-        doc_hash=sample["doc_hash"],
-        prompt_hash=sample["prompt_hash"],
-        prompt=str(sample["arguments"][0][0]),
-        target=target,
-        answer=answer,
-        values={m: _value(sample[m]) for m in sample["metrics"]},
-        gold=gold,
-        choices=choices,
-    )
-
-
-def _choices(task: Task, doc: Any) -> tuple[tuple[str, ...], tuple[int, ...]]:
-    """The choices and the right ones, read as lm-eval's `process_results` reads them."""
-    if task.OUTPUT_TYPE != "multiple_choice":
-        return (), ()
-    choices = tuple(str(c) for c in task.doc_to_choice(doc))
-    gold = task.doc_to_text(doc) if getattr(task, "multiple_input", 0) else task.doc_to_target(doc)
-    golds = gold if isinstance(gold, list) else [gold]
-    indices = [choices.index(g) if isinstance(g, str) and g in choices else g for g in golds]
-    return choices, tuple(int(g) for g in indices if isinstance(g, int) and 0 <= g < len(choices))
-
-
-def _value(value: Any) -> Value:
-    """A document's value as plain data: numbers as floats, except where lm-eval aggregates tuples of something."""
-    if isinstance(value, list | tuple | np.ndarray):
-        return tuple(_plain(v) for v in value)
-    return float(value) if isinstance(value, int | float | np.number | np.bool_) else float("nan")
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, list | tuple | np.ndarray):
-        return tuple(_plain(v) for v in value)
-    return value.item() if isinstance(value, np.generic) else value
 
 
 def write_results(results: dict[str, Any], folder: Path) -> list[Path]:

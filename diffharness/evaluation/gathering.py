@@ -1,0 +1,119 @@
+"""From lm-eval's result dictionary and the model's ledger to an `Evaluation`."""
+
+# lm-eval's decorators hide its signatures from type checkers.
+# pyright: reportAttributeAccessIssue=false, reportGeneralTypeIssues=false
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any
+
+import numpy as np
+from lm_eval.api.task import Task
+
+from diffharness.evaluation.recording import RecordingModel
+from diffharness.evaluation.scores import DocumentScore, Evaluation, MetricKey, TaskInfo, Value
+
+_NOT_METRICS = {"alias", "name", "sample_len", "sample_count"}
+
+
+def gather(
+    model: RecordingModel,
+    tasks: dict[str, Task],
+    results: dict[str, Any],
+    *,
+    model_args: str,
+    settings: dict[str, Any],
+) -> Evaluation:
+    """Turn lm-eval's result dictionary and the model's ledger into an `Evaluation`.
+
+    Raises:
+        RunError: the ledger is short of a request.
+    """
+    ledger = model.ledger()
+    infos, documents = [], []
+    for name, task in tasks.items():
+        samples = results["samples"][name]
+        infos.append(_task_info(name, task, results, samples))
+        documents.extend(_document(name, task, sample) for sample in samples)
+        n_repeats = {i.doc_id: i.repeats or 1 for i in task.instances}
+        ledger.check_complete(
+            (name, int(i.doc_id or 0), i.idx, repeat) for i in task.instances for repeat in range(n_repeats[i.doc_id])
+        )
+    return Evaluation(model_args, tuple(infos), tuple(documents), ledger, settings)
+
+
+def _task_info(name: str, task: Task, results: dict[str, Any], samples: list[dict[str, Any]]) -> TaskInfo:
+    row = {
+        key: value
+        for key, value in results["results"][name].items()
+        if "," in key and "_stderr," not in key and key.split(",")[0] not in _NOT_METRICS
+    }
+    better = {**task.higher_is_better(), **results.get("higher_is_better", {}).get(name, {})}
+    listed = [str(m.get("metric")) for m in task.get_config("metric_list") or []]
+    metrics = []
+    for key in row:
+        metric, filter_name = key.split(",", 1)
+        metrics.append(MetricKey(metric, filter_name, better.get(metric) is not False))
+    metrics.sort(key=lambda m: listed.index(m.metric) if m.metric in listed else len(listed))
+    metadata = task.get_config("metadata") or {}
+    category = metadata.get("category", [])
+    hashes = "".join(s["doc_hash"] + s["prompt_hash"] + s["target_hash"] for s in samples)
+    return TaskInfo(
+        name=name,
+        output_type=str(task.OUTPUT_TYPE),
+        metrics=tuple(metrics),
+        categories=(category,) if isinstance(category, str) else tuple(category),
+        version=str(metadata.get("version", "")),
+        hash=hashlib.sha256(hashes.encode()).hexdigest()[:16],
+        scores={key: float(value) for key, value in row.items()},
+    )
+
+
+def _document(name: str, task: Task, sample: dict[str, Any]) -> DocumentScore:
+    choices, gold = _choices(task, sample["doc"])
+    first = sample["filtered_resps"][0]
+    if choices:
+        likelihoods = [r[0] for r in sample["filtered_resps"][: len(choices)]]
+        answer = choices[int(np.argmax(likelihoods))]
+        target = " | ".join(choices[g] for g in gold)
+    else:
+        answer = first if isinstance(first, str) else ""
+        target = str(sample["target"])
+    return DocumentScore(
+        task=name,
+        doc_id=int(sample["doc_id"]),
+        filter=sample["filter"],
+        doc_hash=sample["doc_hash"],
+        prompt_hash=sample["prompt_hash"],
+        prompt=str(sample["arguments"][0][0]),
+        target=target,
+        answer=answer,
+        values={m: _value(sample[m]) for m in sample["metrics"]},
+        gold=gold,
+        choices=choices,
+    )
+
+
+def _choices(task: Task, doc: Any) -> tuple[tuple[str, ...], tuple[int, ...]]:
+    """The choices and the right ones, read as lm-eval's `process_results` reads them."""
+    if task.OUTPUT_TYPE != "multiple_choice":
+        return (), ()
+    choices = tuple(str(c) for c in task.doc_to_choice(doc))
+    gold = task.doc_to_text(doc) if getattr(task, "multiple_input", 0) else task.doc_to_target(doc)
+    golds = gold if isinstance(gold, list) else [gold]
+    indices = [choices.index(g) if isinstance(g, str) and g in choices else g for g in golds]
+    return choices, tuple(int(g) for g in indices if isinstance(g, int) and 0 <= g < len(choices))
+
+
+def _value(value: Any) -> Value:
+    """A document's value as plain data: numbers as floats, except where lm-eval aggregates tuples of something."""
+    if isinstance(value, list | tuple | np.ndarray):
+        return tuple(_plain(v) for v in value)
+    return float(value) if isinstance(value, int | float | np.number | np.bool_) else float("nan")
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, list | tuple | np.ndarray):
+        return tuple(_plain(v) for v in value)
+    return value.item() if isinstance(value, np.generic) else value
