@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from diffharness import defaults
 from diffharness.errors import UsageError
@@ -36,9 +36,10 @@ class RunConfig(BaseModel):
     """JSONL files with `text` that the crosscoder is trained on; by default what the tasks made the models read."""
     probes: Path | None = None
     """JSONL file with `text` and `category` that names latents; without it they stay `unclear`."""
-    latents: int = Field(defaults.LATENTS, ge=1)
-    k: int = Field(defaults.K, ge=1)
-    """Mean number of active latents a token."""
+    latents: int | None = Field(None, ge=1)
+    """Size of the crosscoder; by default four times the hidden size."""
+    k: int | None = Field(None, ge=1)
+    """Mean number of active latents a token; by default the hidden size over 32, at least 8 and at most 100."""
     train_tokens: int = Field(defaults.TRAIN_TOKENS, ge=100)
     """Tokens harvested from the corpora, a tenth of them held out."""
     limit: float | None = Field(None, gt=0)
@@ -57,6 +58,12 @@ class RunConfig(BaseModel):
     controls: bool = True
     """Whether the account is done again with a random encoder and shuffled labels."""
 
+    @field_validator("baseline", "candidate", "ancestor", "layer", mode="before")
+    @classmethod
+    def _as_text(cls, value: Any) -> Any:
+        """Folders may be paths and layers numbers."""
+        return str(value) if isinstance(value, Path | int | float) and not isinstance(value, bool) else value
+
     @model_validator(mode="after")
     def _consistent(self) -> RunConfig:
         if (self.baseline_results is None) != (self.candidate_results is None):
@@ -67,7 +74,7 @@ class RunConfig(BaseModel):
                 raise ValueError(f"{side} is missing; give a folder, a Hub id or lm-eval model_args")
         if not self.tasks and not recorded:
             raise ValueError("tasks is missing; give the names of lm-eval tasks")
-        if self.k > self.latents:
+        if self.k is not None and self.latents is not None and self.k > self.latents:
             raise ValueError(f"k {self.k} is above latents {self.latents}; lower k or raise latents")
         return self
 
@@ -128,9 +135,6 @@ def read_yaml(path: Path) -> dict[str, Any]:
     for key in ("tasks", "include_path", "corpus"):
         if isinstance(values.get(key), str):
             values[key] = [part.strip() for part in values[key].split(",")] if key == "tasks" else [values[key]]
-    for key in ("layer", "baseline", "candidate", "ancestor"):
-        if isinstance(values.get(key), int | float):
-            values[key] = str(values[key])
     return {key: value for key, value in values.items() if value is not None}
 
 
@@ -154,8 +158,8 @@ layer: {defaults.LAYER}
 
 # What the crosscoder learns from: JSONL files with a `text` in every line.
 # corpus: [texts.jsonl]
-latents: {defaults.LATENTS}
-k: {defaults.K}                        # mean number of active latents a token
+# latents: 4096             # size of the crosscoder; by default {defaults.EXPANSION} times the hidden size
+# k: 32                     # mean number of active latents a token; by default the hidden size over 32, 8 to 100
 train_tokens: {defaults.TRAIN_TOKENS}
 
 # What names the latents: a JSONL file with `text` and `category` in every line.

@@ -2,10 +2,10 @@
 
 LAYER = "0.5"
 """A fraction of depth, or an index."""
-LATENTS = 512
-"""Crosscoder latents."""
-K = 16
-"""Wanted mean number of active latents a token."""
+EXPANSION = 4
+"""Crosscoder latents a dimension of the residual stream."""
+MINIMUM_K, MAXIMUM_K, WIDTH_PER_K = 8, 100, 32
+"""Wanted mean number of active latents a token: the width over `WIDTH_PER_K`, within these."""
 TRAIN_TOKENS = 400_000
 """Tokens harvested from the corpora, a tenth of them held out."""
 BATCH_SIZE = 32
@@ -15,3 +15,9 @@ SMALLEST_EFFECT = 0.02
 SEED = 0
 OUTPUT = "reports/run"
 DEMO_OUTPUT = "reports/demo"
+
+
+def crosscoder_size(d_model: int, latents: int | None, k: int | None) -> tuple[int, int]:
+    """Latents and k of a crosscoder over models of a width, where they are not given."""
+    latents = latents or EXPANSION * d_model
+    return latents, min(k or min(max(d_model // WIDTH_PER_K, MINIMUM_K), MAXIMUM_K), latents)

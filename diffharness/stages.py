@@ -163,9 +163,11 @@ def train(run: Run, sides: tuple[str, str], folder: Path, progress: Progress) ->
     from diffharness.crosscoder.config import TrainingSettings
     from diffharness.crosscoder.quality import measure
     from diffharness.crosscoder.training import train as train_crosscoder
+    from diffharness.defaults import crosscoder_size
 
     x_NMD, heldout_N, _ = _activations(run, sides)
-    settings = TrainingSettings(n_latents=run.config.latents, k=run.config.k, seed=run.config.seed)
+    n_latents, k = crosscoder_size(x_NMD.shape[2], run.config.latents, run.config.k)
+    settings = TrainingSettings(n_latents=n_latents, k=k, seed=run.config.seed)
     crosscoder = train_crosscoder(
         x_NMD[~heldout_N],
         settings,

@@ -54,7 +54,7 @@ def test_every_command_works_as_written(tiny, tmp_path):
             edited = file.read_text().replace("path/or/hub-id-of-the-baseline", str(tiny.baseline))
             edited = edited.replace("path/or/hub-id-of-the-candidate", str(tiny.candidate))
             edited = edited.replace("[hellaswag, arc_easy]", f"[tiny_word]\ninclude_path: [{tiny.tasks}]")
-            file.write_text(edited.replace("latents: 512", "latents: 16").replace("k: 16 ", "k: 4 "))
+            file.write_text(edited + "latents: 16\nk: 4\ntrain_tokens: 2000\n")
     assert (tmp_path / "reports" / "mine" / "report.html").is_file()
     assert (tmp_path / "recorded" / "candidate" / "ledger.parquet").is_file()
 
