@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -42,6 +44,47 @@ def tiny_evaluations(tiny_models, tiny_tasks):
     from diffharness.evaluation import harness
 
     return tuple(harness.evaluate(model, tiny_tasks)[0] for model in tiny_models)
+
+
+@pytest.fixture(scope="session")
+def tiny_moved(tiny, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A candidate that learned the documents of `tiny` by heart, below its last layer only: all four gaps are real."""
+    from tests.tiny import fine_tune
+
+    rows = [json.loads(line) for line in (tiny.tasks / "tiny_choice.jsonl").read_text().splitlines()]
+    texts = [f"{row['prompt']} {row['choices'][row['gold']]}" for row in rows]
+    texts += [f"{row['prompt']} {row['word']} <eos>" for row in rows] * 2
+    return fine_tune(tmp_path_factory.mktemp("moved") / "moved", tiny.baseline, texts)
+
+
+@pytest.fixture(scope="session")
+def tiny_options(tiny, tiny_moved) -> dict[str, Any]:
+    """Options of a run on the tiny models that takes seconds."""
+    return {
+        "baseline": str(tiny.baseline),
+        "candidate": str(tiny_moved),
+        "tasks": ["tiny"],
+        "include_path": [tiny.tasks],
+        "corpus": [tiny.corpus],
+        "probes": tiny.probes,
+        "layer": "1",
+        "latents": 32,
+        "k": 4,
+        "train_tokens": 3000,
+        "batch_size": 4,
+        "device": "cpu",
+    }
+
+
+@pytest.fixture(scope="session")
+def tiny_run(tiny, tiny_options, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a finished run with an ancestor, a corpus and probes on tasks of all four output types."""
+    import diffharness
+
+    output = tmp_path_factory.mktemp("runs") / "full"
+    options = {**tiny_options, "ancestor": str(tiny.ancestor), "output": output}
+    diffharness.run(diffharness.RunConfig.make(options))
+    return output
 
 
 @pytest.fixture(scope="session")

@@ -58,7 +58,7 @@ def config(**changes: object) -> LlamaConfig:
         "pad_token_id": 0,
         "initializer_range": 0.2,
     }
-    return LlamaConfig(**{**sizes, **changes})  # pyright: ignore[reportArgumentType]
+    return LlamaConfig(**{**sizes, **changes})
 
 
 def save_model(folder: Path, seed: int, like: Path | None = None, noise: float = 0.03, **changes: object) -> Path:
@@ -70,6 +70,24 @@ def save_model(folder: Path, seed: int, like: Path | None = None, noise: float =
             parameter.data += noise * torch.randn_like(parameter)
     model.save_pretrained(folder)
     tokenizer().save_pretrained(folder)
+    return folder
+
+
+def fine_tune(folder: Path, like: Path, texts: list[str], n_steps: int = 60, first_upper_layer: int = 2) -> Path:
+    """A model that has learned some texts by heart, in the layers below one only."""
+    model = LlamaForCausalLM.from_pretrained(like)
+    words = tokenizer()
+    rows = [torch.tensor(words(text)["input_ids"]) for text in texts]
+    ids_BT = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=0)
+    labels_BT = ids_BT.masked_fill(ids_BT == 0, -100)
+    lower = [p for i in range(first_upper_layer) for p in model.model.layers[i].parameters()]
+    optimizer = torch.optim.Adam(lower, lr=0.03)
+    for _ in range(n_steps):
+        optimizer.zero_grad()
+        model(input_ids=ids_BT, labels=labels_BT).loss.backward()
+        optimizer.step()
+    model.save_pretrained(folder)
+    words.save_pretrained(folder)
     return folder
 
 

@@ -1,0 +1,88 @@
+from pathlib import Path
+
+import pytest
+import yaml
+
+from diffharness.config import TEMPLATE, RunConfig, read_yaml
+from diffharness.errors import UsageError
+
+MODELS = {"baseline": "a", "candidate": "b", "tasks": ["t"]}
+
+
+def written(folder: Path, text: str) -> Path:
+    file = folder / "run.yaml"
+    file.write_text(text)
+    return file
+
+
+def test_the_commented_file_is_a_valid_run_and_shows_the_defaults(tmp_path):
+    config = RunConfig.make(read_yaml(written(tmp_path, TEMPLATE)))
+    fresh = RunConfig.make({**MODELS})
+    for field in ("latents", "k", "train_tokens", "layer", "batch_size", "seed", "smallest_effect", "output"):
+        assert getattr(config, field) == getattr(fresh, field)
+
+
+def test_every_commented_option_of_the_file_is_a_known_key():
+    commented = [line.removeprefix("# ") for line in TEMPLATE.splitlines() if line.startswith("# ") and ": " in line]
+    keys = {line.split(":")[0] for line in commented if line.split(":")[0].isidentifier()}
+    assert {"ancestor", "include_path", "metric", "limit", "corpus", "probes", "device"} <= keys
+    assert keys <= set(RunConfig.model_fields)
+
+
+def test_a_resolved_configuration_reads_back_as_itself(tmp_path):
+    config = RunConfig.make({**MODELS, "corpus": ["x.jsonl"], "limit": 0.5, "controls": False})
+    assert RunConfig.make(read_yaml(written(tmp_path, config.to_yaml()))) == config
+
+
+def test_single_values_may_stand_alone(tmp_path):
+    values = {"baseline": "a", "candidate": "b", "tasks": "one, two", "corpus": "x.jsonl", "layer": 3}
+    config = RunConfig.make(read_yaml(written(tmp_path, yaml.safe_dump(values))))
+    assert config.tasks == ("one", "two")
+    assert config.corpus == (Path("x.jsonl"),)
+    assert config.layer == "3"
+
+
+def test_python_may_give_paths_and_numbers():
+    config = RunConfig(baseline=Path("a"), candidate="b", tasks=("t",), layer=3)
+    assert (config.baseline, config.layer) == ("a", "3")
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"basline": "a"}, "unknown key 'basline'; did you mean 'baseline'"),
+        ({"zzz": 1}, "known keys: baseline, candidate"),
+        ({**MODELS, "candidate": None}, "candidate is missing"),
+        ({"baseline": "a", "candidate": "b"}, "tasks is missing"),
+        ({**MODELS, "latents": 8, "k": 9}, "k 9 is above latents 8; lower k"),
+        ({**MODELS, "limit": 0}, "limit: Input should be greater than 0"),
+        ({**MODELS, "baseline_results": "x"}, "go together"),
+        ({**MODELS, "tasks": 3}, "tasks: "),
+    ],
+)
+def test_wrong_values_are_named_in_one_line(values, message):
+    with pytest.raises(UsageError, match=message) as error:
+        RunConfig.make(values)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("- 1\n- 2\n", "is not a mapping of options"),
+        ("latens: 3\n", "run.yaml: unknown key 'latens'; did you mean 'latents'"),
+        ("1: 2\n", "unknown key 1"),
+        ("tasks: [a\nk: 3\n", "line 2: not YAML"),
+    ],
+)
+def test_wrong_files_are_named_in_one_line(tmp_path, text, message):
+    with pytest.raises(UsageError, match=message) as error:
+        read_yaml(written(tmp_path, text))
+    assert "\n" not in str(error.value)
+
+
+def test_a_file_that_is_no_text_or_absent_is_named(tmp_path):
+    (tmp_path / "x.yaml").write_bytes(b"\xff\xfe\x00")
+    for name, message in (("x.yaml", "is not text"), ("none.yaml", "can not be read")):
+        with pytest.raises(UsageError, match=message):
+            read_yaml(tmp_path / name)
