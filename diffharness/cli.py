@@ -72,7 +72,7 @@ def _run_options(with_models: bool) -> Callable[[Callable[..., None]], Callable[
     common: list[Callable[..., Any]] = [
         click.option("--layer", metavar="N", help="Decoder block, or fraction of depth  "
                      f"[{defaults.LAYER}]"),
-        click.option("--latents", type=int, help=f"Size of the crosscoder  [{defaults.EXPANSION} times the hidden size]"),
+        click.option("--latents", type=int, help=f"Size of the crosscoder  [{defaults.EXPANSION} × hidden size]"),
         click.option("--k", type=int, help="Mean number of active latents a token  [hidden size / 32, 8 to 100]"),
         click.option("--train-tokens", type=int, help=f"Tokens of the corpora to read  [{defaults.TRAIN_TOKENS}]"),
         click.option("--limit", type=float, help="Documents a task: a count, or a fraction below 1  [all]"),
