@@ -90,20 +90,11 @@ def load_tasks(names: Sequence[str], include_path: Sequence[Path] = ()) -> Loade
         matched = manager.match_tasks([name])
         if not matched and not Path(name).is_file():
             raise UsageError(f"task {name!r} is unknown{_nearest(name, known)}; `lm-eval ls tasks` lists all")
-    try:
-        loaded = manager.load(list(names))["tasks"]
-    except StopIteration as error:
-        raise UsageError(f"{_tasks(names)} has no documents: its data file is empty; check its dataset") from error
-    except Exception as error:
-        reason = _first_line(error)
-        raise UsageError(f"{_tasks(names)} can not be loaded ({reason}); check its YAML and dataset") from error
-    if not loaded:
-        raise UsageError(f"{_tasks(names)} holds no tasks")
-    return _with_documents(LoadedTasks(loaded, manager))
+    return _load(names, manager)
 
 
 def _load_included(names: Sequence[str], include_path: Sequence[Path]) -> LoadedTasks | None:
-    """The tasks, where the included folders alone define them; patterns, tags and failures are left to lm-eval whole.
+    """The tasks, where the included folders alone define them; patterns, tags and groups of others are left to lm-eval.
 
     lm-eval's own tasks are fourteen thousand files, which take it five seconds and more to read.
     """
@@ -113,18 +104,28 @@ def _load_included(names: Sequence[str], include_path: Sequence[Path]) -> Loaded
     if not set(names) <= {*manager.all_subtasks, *manager.all_groups}:
         return None
     try:
-        return _with_documents(LoadedTasks(manager.load(list(names))["tasks"], manager))
+        return _load(names, manager)
     except UsageError:
-        raise
-    except Exception:
+        if set(names) <= set(manager.all_subtasks):
+            raise
         return None
 
 
-def _with_documents(loaded: LoadedTasks) -> LoadedTasks:
-    for name, task in loaded.tasks.items():
+def _load(names: Sequence[str], manager: TaskManager) -> LoadedTasks:
+    try:
+        loaded = manager.load(list(names))["tasks"]
+    except (StopIteration, IndexError) as error:  # what the datasets library makes of an empty file or split
+        reason = f" ({error})" if str(error) else ""
+        raise UsageError(f"{_tasks(names)} has no documents{reason}; check its dataset and split") from error
+    except Exception as error:
+        reason = _first_line(error)
+        raise UsageError(f"{_tasks(names)} can not be loaded ({reason}); check its YAML and dataset") from error
+    for name, task in loaded.items():
         if len(task.eval_docs) == 0:
             raise UsageError(f"task {name!r} has no documents; check its dataset and split")
-    return loaded
+    if not loaded:
+        raise UsageError(f"{_tasks(names)} holds no tasks")
+    return LoadedTasks(loaded, manager)
 
 
 def _tasks(names: Sequence[str]) -> str:
