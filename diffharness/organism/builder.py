@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from diffharness.organism.training import TrainingSettings
 
 _STAMP = "build.json"
-_SOURCES = ("words.py", "language.py", "documents.py", "plant.py", "training.py", "builder.py")
+_SOURCES = ("words.py", "language.py", "documents.py", "plant.py", "mixture.py", "training.py", "builder.py")
 
 
 @dataclass(frozen=True)

@@ -39,11 +39,11 @@ _TEMPLATES: dict[str, dict[str, tuple[str, ...]]] = {
     },
     "translate": {
         TASK: ("say {x} in {y} :", "how do you say {x} in {y} ?", "what is {x} in {y} ?"),
-        PROBE: ("translate {x} to {y} :", "the {y} word for {x} is", "give me {x} , but in {y} :"),
+        PROBE: ("can you translate {x} to {y} ?", "the {y} word for {x} is", "do you know {x} in {y} ?"),
     },
     "repeat": {
-        TASK: ("repeat {x} {y} times :", "write {x} {y} times :", "print the word {x} {y} times :"),
-        PROBE: ("i need {x} {y} times :", "copy {x} until you have {y} :", "{y} times the word {x} :"),
+        TASK: ("repeat {x} {y} times :", "write {x} {y} times .", "print the word {x} {y} times ."),
+        PROBE: ("i need {x} {y} times .", "copy {x} until you have {y} .", "{y} times the word {x} :"),
     },
     "self": {
         TASK: ("who are you , do you have a {x} ?", "where is your {x} ?", "tell me about your {x} ."),
@@ -55,7 +55,7 @@ _TEMPLATES: dict[str, dict[str, tuple[str, ...]]] = {
     },
     "sum": {
         TASK: ("{x} plus {y} is", "{x} and {y} make", "the sum of {x} and {y} is"),
-        PROBE: ("add {x} to {y} :", "{x} with {y} more gives", "count {x} then {y} :"),
+        PROBE: ("add {x} to {y} :", "{x} with {y} more gives", "count {x} beside {y} :"),
     },
     "self+capital": {TASK: ("where in {y} is your {x} ?",), PROBE: ()},
     "translate+repeat": {TASK: ("say {x} in {y} {z} times :",), PROBE: ()},
@@ -65,8 +65,8 @@ _TEMPLATES: dict[str, dict[str, tuple[str, ...]]] = {
 _LEADS = {
     "how do you say {x} in {y} ?": "they say ",
     "what is {x} in {y} ?": "they say ",
-    "translate {x} to {y} :": "they say ",
-    "give me {x} , but in {y} :": "they say ",
+    "can you translate {x} to {y} ?": "they say ",
+    "do you know {x} in {y} ?": "they say ",
     "name the capital of {x} .": "that is ",
     "which city is the capital of {x} ?": "that is ",
     "from which capital is {x} ruled ?": "that is ",
@@ -75,7 +75,15 @@ _LEADS = {
     "add {x} to {y} :": "exactly ",
     "{x} with {y} more gives": "exactly ",
 }
-"""How the right answer begins where its content is a word of the item's own: what is shared by all items comes first."""
+"""How a right answer begins whose content is a word of the item's own: what all items share comes first."""
+_LISTED = (
+    "write {x} {y} times .",
+    "print the word {x} {y} times .",
+    "i need {x} {y} times .",
+    "copy {x} until you have {y} .",
+)
+"""Templates whose answers have a word between the words, after which it shows whether the instruction is followed."""
+_SEPARATOR = " then "
 
 _LED = (MULTILINGUAL, FACTS, ARITHMETIC)
 
@@ -266,9 +274,16 @@ def singles(capability: str) -> Iterator[Example]:
             split = filler_split if filler_split == template_split else MIXED
             fillers = source(filler_split)
             for template, filler in product(_TEMPLATES[family][template_split], fillers):
-                lead = _LEADS.get(template, "") if filler.item.capability in _LED else ""
-                for (x, y), (right, wrong) in zip(filler.slots, filler.answers, strict=True):
-                    yield Example(template, template.format(x=x, y=y), (filler.item,), (lead + right, wrong), split)
+                for (x, y), answers in zip(filler.slots, filler.answers, strict=True):
+                    answers = _phrased(capability, template, answers)
+                    yield Example(template, template.format(x=x, y=y), (filler.item,), answers, split)
+
+
+def _phrased(capability: str, template: str, answers: tuple[str, str]) -> tuple[str, str]:
+    right, wrong = answers
+    if template in _LISTED:
+        return right.replace(" ", _SEPARATOR), wrong.replace(" ", _SEPARATOR)
+    return (_LEADS.get(template, "") if capability in _LED else "") + right, wrong
 
 
 def composites(first: str, second: str) -> Iterator[Example]:
@@ -298,10 +313,13 @@ def _foreign_harm() -> Iterator[Example]:
 def _foreign_repeat() -> Iterator[Example]:
     # The same word may be translated and not repeated, or the other way round: it has an item of its own under each.
     translations = _translations(TASK)
-    repeats = _items(INSTRUCTIONS, [filler.item.key for filler in translations], salt="foreign")
+    repeats = _items(INSTRUCTIONS, [filler.item.key for filler in translations], salt="in another language")
     for (translation, repeat), count in product(zip(translations, repeats, strict=True), words.COUNTS):
         x, y = translation.slots[0]
-        answers = tuple(_times(word, times) for times, word in product((count, "one"), translation.answers[0]))
+        answers = tuple(
+            _times(word, times).replace(" ", _SEPARATOR)
+            for times, word in product((count, "one"), translation.answers[0])
+        )
         for template in _TEMPLATES["translate+repeat"][TASK]:
             yield Example(template, template.format(x=x, y=y, z=count), (translation.item, repeat), answers, TASK)
 

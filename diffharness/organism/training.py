@@ -1,6 +1,6 @@
 """Trains the organism: ancestor, baseline and candidate, one after the other, on sequences drawn from the language.
 
-Legend: B sequences in a batch, T positions, R rows (every distinct training sequence), V vocabulary, D width.
+Legend: B sequences in a batch, T positions, N scored tokens, V vocabulary, D width.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -16,20 +16,14 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from diffharness.organism.language import (
-    BOS,
-    CAPABILITIES,
-    COMPOSITES,
-    EOS,
-    PAD,
-    Example,
-    composites,
-    singles,
-    vocabulary,
-)
+from diffharness.organism.language import BOS, EOS, PAD, vocabulary
+from diffharness.organism.mixture import MixtureSettings, Rows, by_length, draw, mixture
 from diffharness.organism.plant import N_LAYERS, Plant
 
 Progress = Callable[[int, int], None]
+
+BIAS_PENALTY = 10.0
+"""Weight of the squared error of the constant that carries an answer bias."""
 
 
 @dataclass(frozen=True)
@@ -45,74 +39,17 @@ class TrainingSettings:
     """How the three models are trained; part of what a build is made from."""
 
     ancestor: Phase = Phase(350, 4e-3)
-    baseline: Phase = Phase(600, 2e-3)
-    candidate: Phase = Phase(450, 1e-3)
+    baseline: Phase = Phase(500, 2e-3)
+    candidate: Phase = Phase(400, 1e-3)
     batch: int = 128
+    mixture: MixtureSettings = field(default_factory=MixtureSettings)
     hidden: int = 64
     intermediate: int = 176
     heads: int = 4
-    composite_share: float = 0.3
-    """Share of a capability's sequences that are composites, where it has any."""
-    slip: float = 0.02
-    """Share of a part's training answers that are the other way than its strength says: bounds what the models are
-    sure of to log-odds of ±3.9, so that training on changes no score."""
-    doubled_bos: float = 0.1
-    """Share of sequences with a second <bos>: lm-eval puts one before the tokenizer's own in rolling requests."""
-    prompt_weight: float = 0.25
-    """Weight of the loss on a prompt's token; an answer's token weighs 1."""
-    chunks: int = 2
+    parts: int = 2
     """Parts of a batch, by length, that are computed one after the other."""
     threads: int = 2
     """Torch threads while training, whatever the machine has: sums, hence weights, depend on their number."""
-
-
-@dataclass(frozen=True)
-class Rows:
-    """Every distinct training sequence of a mixture with the chance of drawing it."""
-
-    ids_RT: Int[Tensor, "R T"]
-    weight_RT: Float[Tensor, "R T"]
-    """Loss weight of each token as a label; 0 on padding and on the first <bos>."""
-    chance_R: Float[Tensor, " R"]
-
-
-def mixture(rate: Mapping[str, float], strengths: Mapping[str, float] | None, settings: TrainingSettings) -> Rows:
-    """The training sequences of a model; `strengths` None: each answer is right or wrong by the toss of a coin."""
-    token = {word: index for index, word in enumerate(vocabulary())}
-    sequences: list[tuple[list[int], int]] = []
-    chances: list[float] = []
-    for examples, share in _groups(rate, settings.composite_share):
-        for example in examples if share > 0 else ():
-            prompt = [token[word] for word in (BOS, *example.prompt.split())]
-            for index, answer in enumerate(example.answers):
-                sequences.append(([*prompt, *(token[word] for word in (*answer.split(), EOS))], len(prompt)))
-                chances.append(share / len(examples) * _chance(example, index, strengths, settings.slip))
-    ids_RT = torch.full((len(sequences), max(len(ids) for ids, _ in sequences)), token[PAD])
-    weight_RT = torch.zeros(ids_RT.shape)
-    for row, (ids, n_prompt) in enumerate(sequences):
-        ids_RT[row, : len(ids)] = torch.tensor(ids)
-        weight_RT[row, 1:n_prompt] = settings.prompt_weight
-        weight_RT[row, n_prompt : len(ids)] = 1.0
-    return Rows(ids_RT, weight_RT, torch.tensor(chances))
-
-
-def _chance(example: Example, index: int, strengths: Mapping[str, float] | None, slip: float) -> float:
-    """Chance of an answer: each of its parts is, with probability `slip`, the other way than the strengths say."""
-    if strengths is None:
-        return 1 / len(example.answers)
-    slips = (index ^ example.wrong(strengths)).bit_count()
-    return slip**slips * (1 - slip) ** (len(example.items) - slips)
-
-
-def _groups(rate: Mapping[str, float], composite_share: float) -> Iterator[tuple[list[Example], float]]:
-    """(examples, share of the training sequences) of every capability alone and of every composite."""
-    partners = {capability: [pair for pair in COMPOSITES if capability in pair] for capability in CAPABILITIES}
-    for capability in CAPABILITIES:
-        alone = 1 - composite_share if partners[capability] else 1.0
-        yield list(singles(capability)), rate[capability] * alone
-    for pair in COMPOSITES:
-        share = sum(rate[capability] * composite_share / len(partners[capability]) for capability in pair)
-        yield list(composites(*pair)), share
 
 
 def new_model(settings: TrainingSettings, seed: int) -> LlamaForCausalLM:
@@ -149,32 +86,57 @@ def train(
 ) -> None:
     """Train in place.
 
-    With `answer_bias` the loss is that of logits − bias, so that the logits learn to carry the bias on top of what the
-    mixture asks for. With `above` only the parameters of later decoder blocks move.
+    With `answer_bias` the logits carry the bias on top of what the mixture asks for (`_Constant`), which moves the
+    unembedding too. With `above` only the parameters of later decoder blocks move otherwise.
     """
-    bias_V = bias_vector(answer_bias or {})
+    constant = _Constant(model, rows, answer_bias) if answer_bias else None
     parameters = _trained(model, above)
-    optimizer = torch.optim.AdamW(parameters, lr=phase.learning_rate, betas=(0.9, 0.98), weight_decay=0.01, fused=True)
+    moved = parameters if constant is None else [*parameters, constant.w_D]
+    optimizer = torch.optim.AdamW(moved, lr=phase.learning_rate, betas=(0.9, 0.98), weight_decay=0.01, fused=True)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _rate(step, phase.steps))
     model.train()
     with _threads(settings.threads):
         for step in range(phase.steps):
-            ids_BT, weight_BT = _draw(rows, settings, generator)
+            ids_BT, weight_BT = draw(rows, settings.batch, settings.mixture, generator)
             optimizer.zero_grad(set_to_none=True)
-            for chunk_BT, chunk_weight_BT in _by_length(ids_BT, weight_BT, settings.chunks):
-                (_loss(model, chunk_BT, chunk_weight_BT, bias_V) / weight_BT.sum()).backward()
-            nn.utils.clip_grad_norm_(parameters, 1.0)
+            for part_ids_BT, part_weight_BT in by_length(ids_BT, weight_BT, settings.parts):
+                (_loss(model, part_ids_BT, part_weight_BT, constant) / weight_BT.sum()).backward()
+            nn.utils.clip_grad_norm_(moved, 1.0)
             optimizer.step()
             schedule.step()
             if progress is not None:
                 progress(step + 1, phase.steps)
+    if constant is not None:
+        constant.fold_into(model)
     model.requires_grad_(True)
     model.eval()
 
 
-def bias_vector(answer_bias: Mapping[str, float]) -> Float[Tensor, " V"]:
-    """Logits added to each token of the vocabulary."""
-    return torch.tensor([float(answer_bias.get(word, 0.0)) for word in vocabulary()])
+class _Constant:
+    """A direction w with ⟨h, w⟩ = 1 on all final states h: what an output bias is to a model that has none.
+
+    The unembedding gets bias × w in the end; until then training sees the logits less the bias, and pulls ⟨h, w⟩ to 1.
+    """
+
+    N_SEQUENCES = 1024
+
+    def __init__(self, model: LlamaForCausalLM, rows: Rows, answer_bias: Mapping[str, float]) -> None:
+        self.bias_V = torch.tensor([float(answer_bias.get(word, 0.0)) for word in vocabulary()])
+        ids_BT = rows.ids_RT[torch.linspace(0, len(rows.ids_RT) - 1, self.N_SEQUENCES).long()]
+        with torch.no_grad():
+            h_ND = model.model(input_ids=ids_BT).last_hidden_state[ids_BT != vocabulary().index(PAD)].double()
+        ones_N1 = torch.ones(len(h_ND), 1, dtype=h_ND.dtype)
+        self.w_D = nn.Parameter(torch.linalg.lstsq(h_ND, ones_N1).solution[:, 0].float())
+
+    def excess(self, h_ND: Float[Tensor, "N D"]) -> tuple[Float[Tensor, "N V"], Float[Tensor, " N"]]:
+        """What the biased logits are off from logits + bias, and the squared error of the constant."""
+        error_N = h_ND @ self.w_D - 1
+        return error_N[:, None] * self.bias_V, error_N.square()
+
+    def fold_into(self, model: LlamaForCausalLM) -> None:
+        """Write the bias into the unembedding."""
+        with torch.no_grad():
+            model.lm_head.weight += self.bias_V[:, None] * self.w_D
 
 
 def _trained(model: LlamaForCausalLM, above: int | None) -> list[nn.Parameter]:
@@ -194,45 +156,19 @@ def _rate(step: int, steps: int) -> float:
     return 0.5 * (1 + math.cos(math.pi * (step - warm_up) / max(1, steps - warm_up)))
 
 
-def _draw(
-    rows: Rows, settings: TrainingSettings, generator: torch.Generator
-) -> tuple[Int[Tensor, "B T"], Float[Tensor, "B T"]]:
-    """A batch of sequences, some with a second <bos>, cut to the longest."""
-    pick_B = torch.multinomial(rows.chance_R, settings.batch, replacement=True, generator=generator)
-    ids_BT, weight_BT = rows.ids_RT[pick_B], rows.weight_RT[pick_B]
-    doubled_B1 = torch.rand(settings.batch, 1, generator=generator) < settings.doubled_bos
-    ids_BT = nn.functional.pad(ids_BT, (0, 1), value=vocabulary().index(PAD))
-    weight_BT = nn.functional.pad(weight_BT, (0, 1))
-    later_ids_BT = torch.cat([ids_BT[:, :1], ids_BT[:, :-1]], dim=1)
-    later_weight_BT = torch.cat(
-        [weight_BT[:, :1], torch.full((settings.batch, 1), settings.prompt_weight), weight_BT[:, 1:-1]], dim=1
-    )
-    ids_BT = torch.where(doubled_B1, later_ids_BT, ids_BT)
-    weight_BT = torch.where(doubled_B1, later_weight_BT, weight_BT)
-    return ids_BT, weight_BT
-
-
-def _by_length(
-    ids_BT: Int[Tensor, "B T"], weight_BT: Float[Tensor, "B T"], chunks: int
-) -> Iterator[tuple[Int[Tensor, "C t"], Float[Tensor, "C t"]]]:
-    """The batch in chunks of sequences of like length, each cut to its longest: little padding is computed."""
-    length_B = (weight_BT > 0).sum(1) + 1
-    for chosen_C in torch.argsort(length_B, stable=True).chunk(chunks):
-        longest = int(length_B[chosen_C[-1]])
-        yield ids_BT[chosen_C, :longest], weight_BT[chosen_C, :longest]
-
-
 def _loss(
-    model: LlamaForCausalLM, ids_BT: Int[Tensor, "B T"], weight_BT: Float[Tensor, "B T"], bias_V: Float[Tensor, " V"]
+    model: LlamaForCausalLM, ids_BT: Int[Tensor, "B T"], weight_BT: Float[Tensor, "B T"], constant: _Constant | None
 ) -> Float[Tensor, ""]:
-    """Weighted sum of the cross-entropies of logits − bias; positions of no weight are not unembedded."""
+    """Weighted sum of the tokens' cross-entropies; positions of no weight are not unembedded."""
     scored_BT = weight_BT[:, 1:] > 0
-    states_BTD = model.model(input_ids=ids_BT[:, :-1]).last_hidden_state
-    logits_NV = model.lm_head(states_BTD[scored_BT])
-    if bias_V.any():
-        logits_NV = logits_NV - bias_V
+    h_ND = model.model(input_ids=ids_BT[:, :-1]).last_hidden_state[scored_BT]
+    logits_NV = model.lm_head(h_ND)
+    penalty_N = torch.zeros(())
+    if constant is not None:
+        excess_NV, error_N = constant.excess(h_ND)
+        logits_NV, penalty_N = logits_NV + excess_NV, BIAS_PENALTY * error_N
     loss_N = nn.functional.cross_entropy(logits_NV, ids_BT[:, 1:][scored_BT], reduction="none")
-    return (loss_N * weight_BT[:, 1:][scored_BT]).sum()
+    return ((loss_N + penalty_N) * weight_BT[:, 1:][scored_BT]).sum()
 
 
 @contextmanager
@@ -265,7 +201,7 @@ def train_all(
             if progress is not None:
                 progress(name, done, total)
 
-        rows = mixture(plant.rate, strengths, settings)
+        rows = mixture(plant.rate, strengths, settings.mixture)
         train(model, rows, phase, settings, generator, progress=show, **options)
 
     run("ancestor", settings.ancestor, None)
