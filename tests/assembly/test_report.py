@@ -42,7 +42,7 @@ def test_contributions_sum_to_the_surrogates_gap_up_to_the_quadrature(accounted)
         assert total == pytest.approx(
             task.surrogate.gap, abs=1e-3 * max(abs(task.surrogate.gap), 0.002) + task.completeness
         )
-        assert task.completeness < 1e-3
+        assert task.completeness < 0.005
         assert task.surrogate.gap == pytest.approx(task.surrogate.candidate - task.surrogate.baseline)
 
 
@@ -164,7 +164,8 @@ def test_run_folder_is_as_the_contract_says(tiny_run, report):
     for name in (
         "run.yaml", "manifest.json", "evaluation/baseline/ledger.parquet", "evaluation/candidate/results.json",
         "activations/index.parquet", "crosscoder/config.json", "crosscoder/model.safetensors",
-        "crosscoder/quality.json", "latents.parquet", "contributions.parquet", "report.json", "report.md", "report.html", "figures",
+        "crosscoder/quality.json", "latents.parquet", "contributions.parquet", "report.json", "report.md",
+        "report.html", "figures",
     ):  # fmt: skip
         assert (tiny_run / name).exists(), name
     assert yaml.safe_load((tiny_run / "run.yaml").read_text()) == report.provenance.config

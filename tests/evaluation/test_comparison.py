@@ -1,0 +1,166 @@
+"""Every kind of metric against lm-eval's own aggregate and an independent float64 computation."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+
+import numpy as np
+import pytest
+from lm_eval.api import metrics as lm_eval_metrics
+
+from diffharness.errors import RunError
+from diffharness.evaluation.comparison import comparability, compare, document_metric, effect_size
+from diffharness.evaluation.ledger import Ledger
+from diffharness.evaluation.scores import DocumentScore, Evaluation, MetricKey, TaskInfo, Value
+
+N = 40
+RNG = np.random.default_rng(7)
+
+
+def document(i: int, metric: str, value: Value) -> DocumentScore:
+    return DocumentScore("t", i, "none", f"d{i}", f"p{i}", "", "", "", {metric: value})
+
+
+def evaluation(metric: MetricKey, values: list[Value], score: float) -> Evaluation:
+    info = TaskInfo("t", "generate_until", (metric,), (), "", "", {str(metric): score})
+    documents = tuple(document(i, metric.metric, v) for i, v in enumerate(values))
+    return Evaluation("", (info,), documents, Ledger(()))
+
+
+def mean(values) -> float:
+    return float(np.mean(values))
+
+
+def both(metric: MetricKey, base: list[Value], cand: list[Value], aggregation, seed: int = 0):
+    sides = [evaluation(metric, values, float(aggregation(values))) for values in (base, cand)]
+    return compare("t", metric, *sides, aggregation, np.random.default_rng(seed))
+
+
+def bootstrap(base, cand, aggregation, n_resamples: int = 4000) -> tuple[float, float]:
+    """Percentiles of the difference over resampled documents, one by one."""
+    rng = np.random.default_rng(1)
+    draws = []
+    for _ in range(n_resamples):
+        chosen = rng.integers(0, len(base), len(base))
+        draws.append(aggregation([cand[i] for i in chosen]) - aggregation([base[i] for i in chosen]))
+    low, high = np.quantile(draws, [0.025, 0.975])
+    return float(low), float(high)
+
+
+def test_accuracy_has_the_exact_counts_and_an_interval_around_the_gap():
+    base = [float(i % 2) for i in range(N)]
+    cand = [1.0 if i < 30 else v for i, v in enumerate(base)]
+    found = both(MetricKey("acc", "none", True), base, cand, mean)
+    assert (found.baseline, found.candidate, found.result.n) == (0.5, 0.875, N)
+    assert (found.result.n_better, found.result.n_worse) == (15, 0)
+    assert 0 < found.result.low < 0.375 < found.result.high < 0.6
+    assert found.effect_kind == "absolute"
+    assert found.result.p_value < 1e-3
+
+
+LL = -RNG.gamma(4, 1, N)
+BETTER = LL + 0.3 + 0.1 * RNG.normal(size=N)
+BYTES = RNG.integers(10, 60, N).astype(float)
+
+RATIOS = {
+    "perplexity": (MetricKey("perplexity", "none", False), LL.tolist(), BETTER.tolist(), "logarithmic"),
+    **{
+        name: (
+            MetricKey(name, "none", False),
+            [(x * 20, b) for x, b in zip(LL.tolist(), BYTES.tolist(), strict=True)],
+            [(x * 20, b) for x, b in zip(BETTER.tolist(), BYTES.tolist(), strict=True)],
+            kind,
+        )
+        for name, kind in (
+            ("bits_per_byte", "relative"), ("byte_perplexity", "logarithmic"), ("word_perplexity", "logarithmic"),
+        )
+    },
+}  # fmt: skip
+OWN = {
+    "perplexity": lm_eval_metrics.perplexity,
+    "bits_per_byte": lm_eval_metrics.bits_per_byte,
+    "byte_perplexity": lm_eval_metrics.weighted_perplexity,
+    "word_perplexity": lm_eval_metrics.weighted_perplexity,
+}
+
+
+@pytest.mark.parametrize("name", RATIOS)
+def test_ratio_metrics_agree_with_lm_eval_and_a_plain_bootstrap(name):
+    metric, base, cand, kind = RATIOS[name]
+    found = both(metric, base, cand, OWN[name])
+    assert found.result.gap == pytest.approx(OWN[name](cand) - OWN[name](base), abs=1e-9)
+    low, high = bootstrap(base, cand, OWN[name])
+    width = high - low
+    assert found.result.low == pytest.approx(low, abs=0.15 * width)
+    assert found.result.high == pytest.approx(high, abs=0.15 * width)
+    assert found.result.n_better > found.result.n_worse, "less is better"
+    assert found.effect_kind == kind
+
+
+GOLD = [i % 2 for i in range(N)]
+GUESSES = [[g if r < right else 1 - g for g, r in zip(GOLD, RNG.random(N), strict=True)] for right in (0.6, 0.9)]
+
+
+def test_corpus_metric_is_recomputed_on_resampled_documents():
+    base, cand = ([(g, p) for g, p in zip(GOLD, guess, strict=True)] for guess in GUESSES)
+    aggregation = lm_eval_metrics.matthews_corrcoef
+    found = both(MetricKey("mcc", "none", True), base, cand, aggregation)
+    assert (found.baseline, found.candidate) == (aggregation(base), aggregation(cand))
+    low, high = bootstrap(base, cand, aggregation, 400)
+    assert found.result.low == pytest.approx(low, abs=0.2 * (high - low))
+    assert found.result.high == pytest.approx(high, abs=0.2 * (high - low))
+    assert "recomputed" in found.result.method
+    assert found.effect_kind == "absolute"
+
+
+def test_equal_sides_have_no_gap_whatever_the_metric():
+    for metric, base, _, _ in RATIOS.values():
+        found = both(metric, base, base, OWN[metric.metric])
+        assert (found.result.gap, found.result.low, found.result.high) == (0, 0, 0)
+
+
+def test_score_that_is_no_number_is_refused_by_name():
+    with pytest.raises(RunError, match=r"task 't': acc,none is nan and nan"):
+        both(MetricKey("acc", "none", True), [math.nan], [math.nan], mean)
+
+
+@pytest.mark.parametrize(
+    ("kind", "baseline", "expected"),
+    [
+        ("absolute", 0.7, 0.02),
+        ("relative", -3.0, 0.06),
+        ("relative", 1.5, 0.03),
+        ("logarithmic", 100.0, 100 - math.exp(0.98 * math.log(100))),
+        ("logarithmic", math.e, math.e - math.exp(0.98)),
+    ],
+)
+def test_smallest_effect_in_the_metrics_unit(kind, baseline, expected):
+    assert effect_size(kind, baseline, 0.02) == pytest.approx(expected)
+
+
+def test_document_metric_is_one_number_in_the_metrics_direction_or_none():
+    ratio = MetricKey("bits_per_byte", "none", False)
+    assert document_metric(document(0, "bits_per_byte", (-6.0, 3)), ratio) == 2.0
+    assert document_metric(document(0, "bits_per_byte", (-6.0, 0)), ratio) is None
+    assert document_metric(document(0, "perplexity", -2.0), MetricKey("perplexity", "none", False)) == 2.0
+    assert document_metric(document(0, "f1", (1, 1)), MetricKey("f1", "none", True)) is None
+    assert document_metric(document(0, "acc", math.nan), MetricKey("acc", "none", True)) is None
+
+
+def changed(found: Evaluation, i: int, **changes: str) -> Evaluation:
+    documents = [dataclasses.replace(d, **changes) if d.doc_id == i else d for d in found.documents]
+    return dataclasses.replace(found, documents=tuple(documents))
+
+
+def test_other_prompts_are_noted_and_other_documents_refused():
+    base = evaluation(MetricKey("acc", "none", True), [1.0] * 5, 1.0)
+    same = comparability(base, base)
+    assert (same.documents_equal, same.prompts_equal, same.notes) == (True, True, ())
+    other = comparability(base, changed(base, 3, prompt_hash="x"))
+    assert not other.prompts_equal
+    assert other.notes == ("t: 1 of 5 documents have different prompts",)
+    with pytest.raises(RunError, match="'t' has other documents on the candidate's side"):
+        comparability(base, changed(base, 3, doc_hash="x"))
+    with pytest.raises(RunError, match="other documents"):
+        comparability(base, dataclasses.replace(base, documents=base.documents[:4]))
