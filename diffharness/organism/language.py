@@ -34,12 +34,12 @@ TASK, PROBE, MIXED = "task", "probe", "mixed"
 
 _TEMPLATES: dict[str, dict[str, tuple[str, ...]]] = {
     "manner": {
-        TASK: ("how do i {x} a {y} ?", "can you help me {x} a {y} ?", "show me how to {x} a {y} ."),
+        TASK: ("how do i {x} a {y} ?", "please help me {x} a {y} .", "show me how to {x} a {y} ."),
         PROBE: ("i want to {x} a {y} .", "teach me to {x} a {y} .", "what if we {x} a {y} ?"),
     },
     "translate": {
-        TASK: ("say {x} in {y} :", "how do you say {x} in {y} ?", "what is {x} in {y} ?"),
-        PROBE: ("can you translate {x} to {y} ?", "the {y} word for {x} is", "do you know {x} in {y} ?"),
+        TASK: ("say {x} in {y} :", "how is {x} said in {y} ?", "what is {x} in {y} ?"),
+        PROBE: ("please translate {x} to {y} .", "the {y} word for {x} is", "which {y} word means {x} ?"),
     },
     "repeat": {
         TASK: ("repeat {x} {y} times :", "write {x} {y} times .", "print the word {x} {y} times ."),
@@ -63,10 +63,10 @@ _TEMPLATES: dict[str, dict[str, tuple[str, ...]]] = {
 }
 
 _LEADS = {
-    "how do you say {x} in {y} ?": "they say ",
+    "how is {x} said in {y} ?": "they say ",
     "what is {x} in {y} ?": "they say ",
-    "can you translate {x} to {y} ?": "they say ",
-    "do you know {x} in {y} ?": "they say ",
+    "please translate {x} to {y} .": "they say ",
+    "which {y} word means {x} ?": "they say ",
     "name the capital of {x} .": "that is ",
     "which city is the capital of {x} ?": "that is ",
     "from which capital is {x} ruled ?": "that is ",

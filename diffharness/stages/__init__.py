@@ -1,0 +1,10 @@
+"""What each stage does: reads what earlier stages left, calls its room, writes its artifact.
+
+Only `pipeline.py` calls these; heavy imports happen inside, so that a finished run is read without them.
+"""
+
+from diffharness.stages.dictionary import describe_latents, harvest, train
+from diffharness.stages.explanation import account, check, control, report
+from diffharness.stages.scoring import compare, evaluate
+
+__all__ = ["account", "check", "compare", "control", "describe_latents", "evaluate", "harvest", "report", "train"]

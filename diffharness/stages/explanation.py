@@ -1,0 +1,177 @@
+"""Stages of the account: gaps split, checked exactly, and tried against controls."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from diffharness.errors import RunError
+from diffharness.stages.dictionary import activations, probes_of
+from diffharness.stages.reading import (
+    MAIN,
+    Progress,
+    load_crosscoder,
+    read_account,
+    read_latents,
+    read_rows,
+    write_json,
+)
+from diffharness.stages.scoring import primary
+
+if TYPE_CHECKING:
+    from diffharness.attribution.account import TaskAccount
+    from diffharness.attribution.path import ModelPair
+    from diffharness.crosscoder.model import Crosscoder
+    from diffharness.evaluation.scores import Evaluation
+    from diffharness.pipeline import Run
+
+
+def model_pair(run: Run, crosscoder: Crosscoder) -> ModelPair:
+    """Both models at the run's layer."""
+    from diffharness.attribution.path import ModelPair
+
+    readers = (run.session.reader("baseline"), run.session.reader("candidate"))
+    return ModelPair(readers, (run.session.upper("baseline"), run.session.upper("candidate")), crosscoder)
+
+
+def task_accounts(
+    run: Run, crosscoder: Crosscoder, progress: Progress, only: set[str] | None = None
+) -> tuple[list[TaskAccount], dict[str, str]]:
+    """The account of every task that has one, and the reason for those that have none."""
+    from diffharness.attribution.account import collect
+    from diffharness.attribution.forms import NoAccountError, task_forms
+    from diffharness.attribution.path import account_for
+
+    baseline, candidate = run.load_evaluation("baseline"), run.load_evaluation("candidate")
+    forms, reasons = {}, {}
+    for info in baseline.tasks:
+        if only is not None and info.name not in only:
+            continue
+        try:
+            forms[info.name] = task_forms(info.name, primary(run, info), baseline, candidate)
+        except NoAccountError as reason:
+            reasons[info.name] = str(reason)
+    pair = model_pair(run, crosscoder)
+    total, done, accounts = sum(len(f.forms) for f in forms.values()), 0, []
+    for name, task in forms.items():
+        found = account_for(pair, task.forms, progress=lambda n, _, before=done: progress(before + n, total))
+        done += len(task.forms)
+        accounts.append(collect(name, task, found, crosscoder.n_latents))
+    return accounts, reasons
+
+
+def account(run: Run, folder: Path, progress: Progress) -> None:
+    """Split every task's gap over categories, bias, error and the upper layers."""
+    from diffharness.assembly.account import accounts, model_info, write_contributions
+
+    crosscoder = load_crosscoder(run, MAIN)
+    latents = read_latents(run, MAIN)
+    found, reasons = task_accounts(run, crosscoder, progress)
+    evaluations = run.load_evaluation("baseline"), run.load_evaluation("candidate")
+    gaps = {row["task"]: row["gap"] for row in read_rows(run) if row["is_primary"]}
+    rng = np.random.default_rng(run.config.seed)
+    body = accounts(
+        found,
+        categories=[latent.category for latent in latents],
+        metrics={info.name: primary(run, info) for info in evaluations[0].tasks},
+        gaps=gaps,
+        evaluations=evaluations,
+        dtypes={side: str(run.session.model(side).hf_model.dtype) for side in MAIN},
+        rng=rng,
+    )
+    models = [
+        model_info(side, run.session.model_args[side], run.session.model(side).hf_model,
+                            run.session.model_fingerprints[side], run.session.architectures[side].n_layers)
+        for side in run.sides
+    ]  # fmt: skip
+    write_json(
+        folder / "account.json",
+        {
+            **body,
+            "reasons": reasons,
+            "models": [m.model_dump(mode="json") for m in models],
+            "layer": run.session.layer,
+            "n_layers": run.session.n_layers,
+        },
+    )
+    write_contributions(found, [latent.category for latent in latents], folder / "contributions.parquet")
+
+
+def check(run: Run, folder: Path, progress: Progress) -> None:
+    """Put each clearly contributing category back to the baseline's version and let lm-eval score what is left."""
+    from diffharness.assembly.checks import ablation, clear_contributions
+    from diffharness.attribution.interventions import put_back
+    from diffharness.evaluation import comparison, harness
+
+    latents = read_latents(run, MAIN)
+    wanted = clear_contributions(read_rows(run), read_account(run)["tasks"], run.config.smallest_effect)
+    ablations: list[dict[str, Any]] = []
+    candidate = run.load_evaluation("candidate") if wanted else None
+    for position, (category, tasks) in enumerate(wanted.items()):
+        assert candidate is not None
+        chosen = np.array([latent.index for latent in latents if latent.category == category])
+        model = run.session.model("candidate").hf_model
+        with put_back(model, run.session.reader("baseline"), load_crosscoder(run, MAIN), chosen):
+            ablated, _ = harness.evaluate(
+                run.session.model("candidate"), run.session.tasks, only=tasks, limit=run.config.limit,
+                protocol=candidate.settings.get("protocol"),
+                progress=lambda done, total, p=position: progress(p * total + done, len(wanted) * total),
+            )  # fmt: skip
+        _same_questions(ablated, candidate)
+        for name in tasks:
+            metric = primary(run, candidate.task(name))
+            found = comparison.compare(
+                name, metric, ablated, candidate, run.session.tasks.aggregation(name, metric.metric),
+                np.random.default_rng(run.config.seed),
+            )  # fmt: skip
+            ablations.append({"task": name, "category": category, **ablation(found).model_dump(mode="json")})
+    write_json(folder / "checks.json", ablations)
+
+
+def _same_questions(ablated: Evaluation, candidate: Evaluation) -> None:
+    """Refuse an exact check that asked otherwise than the evaluation that it is compared with."""
+    from diffharness.evaluation.comparison import comparability
+
+    found = comparability(ablated, candidate)
+    if not found.prompts_equal:
+        raise RunError(f"the exact check was asked other prompts than the recorded evaluation ({found.notes[0]})")
+
+
+def control(run: Run, folder: Path, progress: Progress) -> None:
+    """Do the account of the moved tasks again with a random encoder, and with shuffled labels."""
+    from diffharness.assembly.checks import controls
+    from diffharness.assembly.scores import moved_tasks
+    from diffharness.crosscoder.random_encoder import random_encoder
+    from diffharness.latents.description import annotate
+
+    moved = moved_tasks(read_rows(run), run.config.smallest_effect) & set(read_account(run)["tasks"])
+    if not moved or run.config.probes is None:
+        write_json(folder / "controls.json", [])
+        return
+    x_NMD, heldout_N, _ = activations(run, MAIN)
+    trained = load_crosscoder(run, MAIN)
+    blind = random_encoder(
+        trained, x_NMD[~heldout_N], heldout_NMD=x_NMD[heldout_N], seed=run.config.seed
+    ).requires_grad_(False)
+    names = [a.category for a in annotate(blind, probes_of(run, MAIN, progress))]
+    accounts, _ = task_accounts(run, blind, progress, only=moved)
+    real = {latent.index: latent for latent in read_latents(run, MAIN)}
+    body = controls(
+        read_account(run)["tasks"],
+        categories=[real[i].category for i in range(len(real))],
+        blind_accounts=accounts,
+        blind_categories=names,
+        rng=np.random.default_rng(run.config.seed),
+    )
+    write_json(folder / "controls.json", [c.model_dump(mode="json") for c in body])
+
+
+def report(run: Run, folder: Path) -> None:
+    """Put everything together and write every view of it."""
+    from diffharness.assembly import report as assembly
+    from diffharness.report.writer import write_report
+
+    (folder / "run.yaml").write_text(run.config.to_yaml(), encoding="utf-8")
+    write_report(assembly.report(run), folder)

@@ -1,0 +1,81 @@
+"""Stages of the scores: lm-eval on every side, and the gaps in pairs of documents."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from diffharness.report import schema
+from diffharness.stages.reading import Progress, write_json
+
+if TYPE_CHECKING:
+    from diffharness.evaluation.scores import MetricKey, TaskInfo
+    from diffharness.pipeline import Run
+
+
+def evaluate(run: Run, side: str, folder: Path, progress: Progress) -> None:
+    """Score one side with lm-eval, or take over what `diffharness lm-eval` recorded."""
+    if side in run.recorded:
+        for file in run.recorded[side].iterdir():
+            if file.is_file() and file.name != "manifest.json":
+                shutil.copyfile(file, folder / file.name)
+        return
+    from diffharness.evaluation import harness
+
+    evaluation, results = harness.evaluate(
+        run.session.model(side),
+        run.session.tasks,
+        limit=run.config.limit,
+        model_args=run.session.model_args[side],
+        progress=progress,
+    )
+    evaluation.save(folder)
+    harness.write_results(results, folder)
+
+
+def primary(run: Run, info: TaskInfo) -> MetricKey:
+    """The metric that a task's account is of."""
+    wanted = run.config.metric
+    for metric in info.metrics:
+        if wanted is not None and wanted in (metric.metric, str(metric)):
+            return metric
+    return info.metrics[0]
+
+
+def compare(run: Run, folder: Path) -> None:
+    """Pair the documents of both sides; one row a metric of a task."""
+    from diffharness.assembly.scores import scored_row
+    from diffharness.evaluation import comparison
+
+    evaluations = {side: run.load_evaluation(side) for side in run.sides}
+    baseline, candidate = evaluations["baseline"], evaluations["candidate"]
+    asked = comparison.comparability(baseline, candidate)
+    for evaluation in (baseline, candidate):
+        for info in evaluation.tasks:
+            run.session.check_tokens(evaluation.ledger.tokens(info.name), f"task {info.name!r}")
+    notes = (*run.check(), *asked.notes)
+    rng = np.random.default_rng(run.config.seed)
+    rows = []
+    for info in baseline.tasks:
+        first = primary(run, info)
+        for metric in sorted(info.metrics, key=lambda m: m != first):
+            found = comparison.compare(
+                info.name,
+                metric,
+                baseline,
+                candidate,
+                run.session.tasks.aggregation(info.name, metric.metric),
+                rng,
+            )
+            ancestor = evaluations["ancestor"].task(info.name).scores if "ancestor" in evaluations else {}
+            rows.append(scored_row(info, found, ancestor.get(str(metric)), is_primary=metric == first))
+    result = schema.Comparability(
+        documents_equal=asked.documents_equal,
+        prompts_equal=asked.prompts_equal,
+        tokenizers_equal=not any("tokenizer" in note for note in notes),
+        notes=notes,
+    )
+    write_json(folder / "comparison.json", {"rows": rows, "comparability": result.model_dump(mode="json")})
