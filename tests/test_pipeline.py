@@ -27,7 +27,7 @@ from diffharness.evaluation.scores import Evaluation
 from diffharness.pipeline import Run, default_command
 from diffharness.recording import record_command_line
 from diffharness.report.schema import Report
-from tests.tiny import write_jsonl
+from tests.tiny import WORDS, tokenizer, write_jsonl
 
 EVERY = [
     "evaluate baseline", "evaluate candidate", "compare", "harvest", "train baseline-candidate",
@@ -316,3 +316,12 @@ def test_recordings_of_other_tasks_are_refused(recorded, tmp_path):
     with pytest.raises(UsageError, match="--tasks is settled by the recorded"):
         diffharness.run(diffharness.RunConfig.make(mine))
     assert not (tmp_path / "run").exists()
+
+
+def test_token_that_one_side_lacks_is_refused_where_a_task_uses_it(small, tiny_moved, tmp_path):
+    lacking = tmp_path / "lacking"
+    shutil.copytree(tiny_moved, lacking)
+    tokenizer(WORDS[:-1]).save_pretrained(lacking)
+    options = {**small, "candidate": lacking, "output": tmp_path / "run"}
+    with pytest.raises(UsageError, match=r"task 'tiny_\w+' uses the token ':' of the baseline's tokenizer"):
+        diffharness.run(diffharness.RunConfig.make(options))
