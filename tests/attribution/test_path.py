@@ -147,7 +147,7 @@ def test_a_broken_gradient_shows_as_incompleteness(pair, monkeypatch):
         return 0.5 * whole(*args, **kwargs)
 
     monkeypatch.setattr(room, "_mean_gradient", halved)
-    (account,) = account_for(pair, [FORMS["choice"]])
+    (account,) = account_for(pair, [FORMS["text"]])
     assert account.incompleteness > 0.05
 
 
