@@ -12,6 +12,7 @@ from typing import Any
 import jsonschema
 import pytest
 from click.testing import CliRunner, Result
+from lm_eval.tasks import TaskManager
 
 from diffharness import cli
 from diffharness.errors import RunError
@@ -67,6 +68,12 @@ def bad(tiny, tmp_path_factory) -> Path:
     return folder
 
 
+def included_only(include_path: list[str] | None = None, include_defaults: bool = True) -> TaskManager:
+    """Tasks without lm-eval's own fourteen thousand, which take it seconds to read."""
+    del include_defaults
+    return TaskManager(include_path=include_path, include_defaults=False)
+
+
 CASES: dict[str, tuple[dict[str, object], tuple[str, ...]]] = {
     "unknown task": ({"tasks": "tiny_choise"}, ("'tiny_choise' is unknown", "'tiny_choice'", "lm-eval ls")),
     "missing model folder": ({"candidate": "{bad}/none"}, ("candidate's folder {bad}/none does not exist", "give a")),
@@ -104,6 +111,7 @@ CASES: dict[str, tuple[dict[str, object], tuple[str, ...]]] = {
 @pytest.mark.parametrize("case", CASES)
 def test_bad_input_is_one_line_before_any_work_and_leaves_nothing(tiny_options, bad, tmp_path, monkeypatch, case):
     monkeypatch.setattr(harness, "evaluate", lambda *_, **__: pytest.fail("evaluated"))
+    monkeypatch.setattr(harness, "TaskManager", included_only)
     changes, expected = CASES[case]
     changes = {name: str(value).format(bad=bad) for name, value in changes.items()}
     result = call("run", *flags({**tiny_options, "output": tmp_path / "new" / "run", **changes}))

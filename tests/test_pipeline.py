@@ -325,3 +325,9 @@ def test_token_that_one_side_lacks_is_refused_where_a_task_uses_it(small, tiny_m
     options = {**small, "candidate": lacking, "output": tmp_path / "run"}
     with pytest.raises(UsageError, match=r"task 'tiny_\w+' uses the token ':' of the baseline's tokenizer"):
         diffharness.run(diffharness.RunConfig.make(options))
+
+
+def test_metric_that_only_the_results_can_refuse(again, monkeypatch):
+    monkeypatch.setattr(harness.LoadedTasks, "check_metric", lambda *_: None)
+    with pytest.raises(UsageError, match="'rouge1' is a metric of no task; there are: acc,none, acc_norm,none"):
+        again(metric="rouge1")

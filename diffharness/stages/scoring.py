@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from diffharness.errors import UsageError
 from diffharness.report import schema
 from diffharness.stages.reading import Progress, write_json
 
@@ -45,6 +47,13 @@ def primary(run: Run, info: TaskInfo) -> MetricKey:
     return info.metrics[0]
 
 
+def _check_metric(wanted: str | None, tasks: Sequence[TaskInfo]) -> None:
+    """Refuse a metric that no result has: of metrics of foreign functions the names are only known now."""
+    known = list(dict.fromkeys(str(m) for info in tasks for m in info.metrics))
+    if wanted is not None and not any(wanted in (name, name.split(",")[0]) for name in known):
+        raise UsageError(f"--metric {wanted!r} is a metric of no task; there are: {', '.join(known)}")
+
+
 def compare(run: Run, folder: Path) -> None:
     """Pair the documents of both sides; one row a metric of a task."""
     from diffharness.assembly.scores import scored_row
@@ -53,6 +62,7 @@ def compare(run: Run, folder: Path) -> None:
     evaluations = {side: run.load_evaluation(side) for side in run.sides}
     baseline, candidate = evaluations["baseline"], evaluations["candidate"]
     asked = comparison.comparability(baseline, candidate)
+    _check_metric(run.config.metric, baseline.tasks)
     for evaluation in (baseline, candidate):
         for info in evaluation.tasks:
             run.session.check_tokens(evaluation.ledger.tokens(info.name), f"task {info.name!r}")

@@ -106,8 +106,9 @@ def test_missing_request_is_named(tiny_evaluations):
 def test_simple_evaluate_takes_the_model_object(tiny, tmp_path):
     model = RecordingModel(str(tiny.baseline), batch_size=4, device="cpu")
     write_jsonl(tmp_path / "x.jsonl", [{"text": "the dog"}])
+    manager = harness.TaskManager(include_path=str(tiny.tasks), include_defaults=False)
     results = lm_eval.simple_evaluate(
-        model=model, tasks=["tiny_word"], task_manager=harness.TaskManager(include_path=str(tiny.tasks)),
+        model=model, tasks=["tiny_word"], task_manager=manager,
         limit=3, bootstrap_iters=0,
     )  # fmt: skip
     assert results is not None

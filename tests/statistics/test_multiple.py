@@ -44,7 +44,7 @@ def test_corrections_never_shrink_a_p_value_and_keep_the_order(p_values: list[fl
 
 def test_missing_values_stay_missing_and_do_not_count() -> None:
     for correct in (benjamini_hochberg, holm):
-        with_gaps = correct([0.01, None, 0.04, float("nan")])  # pyright: ignore[reportArgumentType]
+        with_gaps = correct([0.01, None, 0.04, float("nan")])
         assert np.isnan(with_gaps[[1, 3]]).all()
         np.testing.assert_array_equal(with_gaps[[0, 2]], correct([0.01, 0.04]))
 
