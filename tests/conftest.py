@@ -11,7 +11,7 @@ import pytest
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TQDM_DISABLE", "1")
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch: threads that spin while they wait stall a busy machine
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch: spinning stalls a busy machine
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 REAL = Path(__file__).resolve().parents[2] / "shared" / "real"

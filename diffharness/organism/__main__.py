@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 
@@ -25,6 +26,8 @@ def main(plant_file: Path | None, seed: int, out: Path, null: bool, debug: bool)
 
     Leaves ancestor/, baseline/, candidate/, corpus.jsonl, probes.jsonl and the full plant.yaml in --out.
     """
+    # Before torch is imported: threads that wait sleep instead of spinning, which stalls a busy machine.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
