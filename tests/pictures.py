@@ -21,7 +21,7 @@ BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 
 
 def copy_example() -> None:
-    """Replace the kept example by the demo's report; SVG figures only."""
+    """Replace the kept example by the demo's report: SVG figures only, and no paths of the machine it was made on."""
     shutil.rmtree(EXAMPLE, ignore_errors=True)
     EXAMPLE.mkdir(parents=True)
     for name in KEPT:
@@ -29,7 +29,8 @@ def copy_example() -> None:
         if source.is_dir():
             shutil.copytree(source, EXAMPLE / name, ignore=shutil.ignore_patterns("*.png"))
         else:
-            shutil.copyfile(source, EXAMPLE / name)
+            text = source.read_text(encoding="utf-8").replace(f"{ROOT}/", "").replace(str(Path.home()), "~")
+            (EXAMPLE / name).write_text(text, encoding="utf-8")
 
 
 def photograph(browser: str, page: Path, picture: Path) -> None:
