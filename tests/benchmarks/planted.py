@@ -27,6 +27,8 @@ from tests import planted
 from tests.benchmarks.record import Bound, write_record
 
 STILL = {name: [0.85, 0.85] for name in DEFAULT_STRENGTHS}
+BY_CHANCE = 0.2
+"""One of nine names falls on the latent that writes most by chance: 0.11, and some room for tasks of several."""
 CASES: dict[str, dict[str, Any]] = {
     "default": {},
     "safety up": {**STILL, "safety": [0.2, 0.9]},
@@ -115,13 +117,14 @@ def main(file: Path, quick: bool, seed: int, plants: Path | None, nulls: int, wo
         Bound("single tasks blamed rightly", figures["single tasks blamed rightly"], ">= 0.95"),
         Bound("exact checks with the sign of the contribution",
               figures["exact checks with the sign of the contribution"], ">= 0.95"),
-        Bound("composites blamed rightly", figures["composites blamed rightly"], ">= 0.9"),
         Bound("tasks whose contributions miss the gap", figures["tasks whose contributions miss the gap"], "<= 0"),
         Bound("single tasks blamed rightly, labels shuffled",
-              figures["single tasks blamed rightly, labels shuffled"], "<= 0.05"),
+              figures["single tasks blamed rightly, labels shuffled"], f"<= {BY_CHANCE}"),
         Bound("share of null rows called changed",
               figures["null rows called changed"] / max(1, figures["null rows"]), "<= 0.05"),
     ]  # fmt: skip
+    if figures["composite tasks with one capability moved"]:
+        bounds.append(Bound("composites blamed rightly", figures["composites blamed rightly"], ">= 0.9"))
     write_record(file, figures, bounds, seeds=[seed])
 
 
