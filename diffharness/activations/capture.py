@@ -1,4 +1,4 @@
-"""The adapter to nnsight: the residual stream after one layer, and the same stack continued from a given state.
+"""The adapter to nnsight: the residual stream after some layers, and the same stack continued from a given state.
 
 Legend: B sequences, T positions, D width.
 """
@@ -8,35 +8,55 @@ Legend: B sequences, T positions, D width.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import torch
 from jaxtyping import Float, Int
-from nnsight import NNsight
+from nnsight import NNsight, save
 from torch import Tensor, nn
 
 from diffharness.activations.layers import decoder_layers
+from diffharness.errors import UsageError
 
 
 class LayerReader:
-    """Reads what one layer of a model writes to the residual stream, under nnsight.
+    """Reads what some layers of a model write to the residual stream, under nnsight.
 
     Args:
         model: a causal language model of transformers.
-        layer: 0-based index of the decoder block.
+        layers: 0-based index of a decoder block, or several.
+
+    Raises:
+        UsageError: no layer, or one that the model does not have.
     """
 
-    def __init__(self, model: nn.Module, layer: int) -> None:
-        path, _ = decoder_layers(model)
+    def __init__(self, model: nn.Module, layers: int | Sequence[int]) -> None:
+        path, blocks = decoder_layers(model)
         self.model = model
-        self.layer = layer
+        self.layers = tuple(sorted({layers} if isinstance(layers, int) else set(layers)))
+        if not self.layers or self.layers[0] < 0 or self.layers[-1] >= len(blocks):
+            raise UsageError(f"layers {layers} can not be read; {type(model).__name__} has 0 to {len(blocks) - 1}")
         self._traced = NNsight(model)
-        self._path = f"{path}.{layer}"
+        self._paths = [f"{path}.{layer}" for layer in self.layers]
+
+    @property
+    def layer(self) -> int:
+        """The only layer that is read.
+
+        Raises:
+            ValueError: there are several.
+        """
+        (layer,) = self.layers
+        return layer
 
     def read(self, ids_BT: Int[Tensor, "B T"], **kwargs: Any) -> Float[Tensor, "B T D"]:
-        """The activations after the layer; nothing above it is run.
+        """The activations after the only layer; as `read_layers`."""
+        return self.read_layers(ids_BT, **kwargs)[self.layer]
+
+    def read_layers(self, ids_BT: Int[Tensor, "B T"], **kwargs: Any) -> dict[int, Float[Tensor, "B T D"]]:
+        """The activations after each of the layers, in one pass; nothing above the deepest is run.
 
         Args:
             ids_BT: token ids, right-padded (causal attention keeps padding out of what stands before it).
@@ -44,9 +64,12 @@ class LayerReader:
         """
         kwargs.setdefault("use_cache", False)
         with torch.no_grad(), self._traced.trace(ids_BT, **kwargs) as tracer:
-            output = self._traced.get(self._path).output.save()
+            outputs = save([])
+            for path in self._paths:
+                outputs.append(self._traced.get(path).output)
             tracer.stop()
-        return (output[0] if isinstance(output, tuple) else output).detach()
+        states = (output[0] if isinstance(output, tuple) else output for output in outputs)
+        return {layer: state.detach() for layer, state in zip(self.layers, states, strict=True)}
 
 
 class _Passed(nn.Module):

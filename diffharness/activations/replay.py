@@ -5,11 +5,11 @@ Legend: B sequences, T positions, M models, D width.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from diffharness.activations.capture import LayerReader
@@ -26,13 +26,35 @@ class PairedBatch:
     """Positions of the sequences in the list that was replayed."""
     ids_BT: Int[Tensor, "B T"]
     lengths: tuple[int, ...]
-    x_BTMD: Float[Tensor, "B T M D"]
+    x: dict[int, Float[Tensor, "B T M D"]]
+    """By layer."""
 
-    def coded(self) -> Tensor:
-        """Which positions a code is computed for, (B, T): all that are read but the first."""
-        positions = torch.arange(self.ids_BT.shape[1], device=self.ids_BT.device)
-        lengths = torch.tensor(self.lengths, device=self.ids_BT.device)
-        return (positions[None, :] >= 1) & (positions[None, :] < lengths[:, None])
+    @property
+    def x_BTMD(self) -> Float[Tensor, "B T M D"]:
+        """The activations at the only layer.
+
+        Raises:
+            ValueError: several layers were read.
+        """
+        (x_BTMD,) = self.x.values()
+        return x_BTMD
+
+
+def coded_positions(
+    ids_BT: Int[Tensor, "B T"], lengths: Sequence[int], skipped_ids: Collection[int] = ()
+) -> Bool[Tensor, "B T"]:
+    """Which positions a code is computed for: all that are read but the first and those of some ids.
+
+    Args:
+        ids_BT: token ids, right-padded.
+        lengths: tokens of each sequence.
+        skipped_ids: ids to leave out, such as those of special tokens.
+    """
+    positions = torch.arange(ids_BT.shape[1], device=ids_BT.device)
+    coded_BT = (positions >= 1) & (positions < torch.tensor(lengths, device=ids_BT.device)[:, None])
+    if skipped_ids:
+        coded_BT &= ~torch.isin(ids_BT, torch.tensor(sorted(skipped_ids), device=ids_BT.device))
+    return coded_BT
 
 
 def length_batches(lengths: Sequence[int], max_tokens: int = BATCH_TOKENS) -> list[list[int]]:
@@ -75,8 +97,9 @@ def replay(
     done = 0
     for rows in length_batches([len(s) for s in sequences], max_tokens):
         ids_BT = pad([sequences[i] for i in rows], device)
-        x_BTMD = torch.stack([reader.read(ids_BT).to(device) for reader in readers], dim=2)
-        yield PairedBatch(tuple(rows), ids_BT, tuple(len(sequences[i]) for i in rows), x_BTMD)
+        read = [reader.read_layers(ids_BT) for reader in readers]
+        x = {layer: torch.stack([r[layer].to(device) for r in read], dim=2) for layer in read[0]}
+        yield PairedBatch(tuple(rows), ids_BT, tuple(len(sequences[i]) for i in rows), x)
         done += len(rows)
         if progress is not None:
             progress(done, len(sequences))

@@ -20,7 +20,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from diffharness.activations.corpus import Text
-from diffharness.activations.replay import PairedBatch
+from diffharness.activations.replay import PairedBatch, coded_positions
 from diffharness.errors import RunError
 
 SHARD_TOKENS = 1 << 16
@@ -53,7 +53,7 @@ class StoreWriter:
         for text, length in zip(batch.rows, batch.lengths, strict=True):
             self._index.append((text, start, length - 1))
             start += length - 1
-        self._pending.append(batch.x_BTMD[batch.coded()].float().cpu())
+        self._pending.append(batch.x_BTMD[coded_positions(batch.ids_BT, batch.lengths)].float().cpu())
         self._n_pending += len(self._pending[-1])
         if self._n_pending >= SHARD_TOKENS:
             self._flush()
