@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -17,8 +18,17 @@ from jaxtyping import Float, Int
 from nnsight import NNsight, save
 from torch import Tensor, nn
 
-from diffharness.activations.layers import decoder_layers
+from diffharness.activations.layers import decoder_layers, input_device
 from diffharness.errors import UsageError
+
+
+class _Traced(NNsight):
+    """A wrapped model; nnsight sends inputs to its first parameter, which has no device where weights are offloaded."""
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model takes its ids."""
+        return input_device(self._module)
 
 
 class LayerReader:
@@ -27,19 +37,25 @@ class LayerReader:
     Args:
         model: a causal language model of transformers.
         layers: 0-based index of a decoder block, or several.
+        path: where the blocks are, if they are not to be searched (`decoder_layers`).
 
     Raises:
         UsageError: no layer, or one that the model does not have.
     """
 
-    def __init__(self, model: nn.Module, layers: int | Sequence[int]) -> None:
-        path, blocks = decoder_layers(model)
+    def __init__(self, model: nn.Module, layers: int | Sequence[int], path: str | None = None) -> None:
+        path, blocks = decoder_layers(model, path)
         self.model = model
         self.layers = tuple(sorted({layers} if isinstance(layers, int) else set(layers)))
         if not self.layers or self.layers[0] < 0 or self.layers[-1] >= len(blocks):
             raise UsageError(f"layers {layers} can not be read; {type(model).__name__} has 0 to {len(blocks) - 1}")
-        self._traced = NNsight(model)
+        self._traced = _Traced(model)
         self._paths = [f"{path}.{layer}" for layer in self.layers]
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model takes its ids."""
+        return input_device(self.model)
 
     @property
     def layer(self) -> int:
@@ -59,10 +75,14 @@ class LayerReader:
         """The activations after each of the layers, in one pass; nothing above the deepest is run.
 
         Args:
-            ids_BT: token ids, right-padded (causal attention keeps padding out of what stands before it).
+            ids_BT: token ids on any device, right-padded (causal attention keeps padding out of what stands before it).
             **kwargs: passed to the model's forward (attention mask, cache, positions).
+
+        Returns:
+            By layer, in the model's dtype, on the device of the layer.
         """
         kwargs.setdefault("use_cache", False)
+        ids_BT = ids_BT.to(self.device)
         with torch.no_grad(), self._traced.trace(ids_BT, **kwargs) as tracer:
             outputs = save([])
             for path in self._paths:
@@ -95,45 +115,64 @@ class _Passed(nn.Module):
         return (output,) if object.__getattribute__(self, "as_tuple") else output
 
 
+@dataclass(frozen=True)
+class _Output:
+    """What the blocks of a model answer with."""
+
+    as_tuple: bool
+    dtype: torch.dtype
+
+
 class UpperStack:
     """The layers of a model above one layer, run from a given residual stream.
 
     Args:
         model: a causal language model of transformers.
         layer: 0-based index; layers `layer + 1 …` and the head are run.
+        path: where the blocks are, if they are not to be searched (`decoder_layers`).
     """
 
-    def __init__(self, model: nn.Module, layer: int) -> None:
+    def __init__(self, model: nn.Module, layer: int, path: str | None = None) -> None:
         self.model = model
         self.layer = layer
-        self._layers = decoder_layers(model)[1]
-        self._as_tuple: bool | None = None
+        self._layers = decoder_layers(model, path)[1]
+        self._output: _Output | None = None
 
     @contextmanager
-    def _lifted(self, state_BTD: Tensor) -> Iterator[None]:
+    def _lifted(self, state_BTD: Tensor, as_tuple: bool) -> Iterator[None]:
         blocks = [self._layers[i] for i in range(self.layer + 1)]
-        if self._as_tuple is None:
-            self._as_tuple = self._returns_tuple()
         try:
             for i, block in enumerate(blocks):
-                self._layers[i] = _Passed(block, state_BTD if i == self.layer else None, self._as_tuple)
+                self._layers[i] = _Passed(block, state_BTD if i == self.layer else None, as_tuple)
             yield
         finally:
             for i, block in enumerate(blocks):
                 self._layers[i] = block
 
-    def _returns_tuple(self) -> bool:
-        seen: list[bool] = []
-        handle = self._layers[0].register_forward_hook(lambda _m, _i, output: seen.append(isinstance(output, tuple)))
+    def _probe(self) -> _Output:
+        """One token is read to see what the layer answers with."""
+        seen: list[_Output] = []
+
+        def look(_module: nn.Module, _args: tuple[Any, ...], output: Any) -> None:
+            state = output[0] if isinstance(output, tuple) else output
+            seen.append(_Output(isinstance(output, tuple), state.dtype))
+
+        handle = self._layers[self.layer].register_forward_hook(look)
         try:
-            device = next(self.model.parameters()).device
             with torch.no_grad():
-                self.model(torch.zeros(1, 1, dtype=torch.long, device=device), use_cache=False)
+                self.model(torch.zeros(1, 1, dtype=torch.long, device=input_device(self.model)), use_cache=False)
         finally:
             handle.remove()
         return seen[0]
 
     def logits(self, ids_BT: Int[Tensor, "B T"], state_BTD: Float[Tensor, "B T D"]) -> Float[Tensor, "B T V"]:
-        """The model's logits when its residual stream after the layer is `state_BTD`; differentiable in it."""
-        with self._lifted(state_BTD):
-            return self.model(ids_BT, use_cache=False).logits
+        """The model's logits when its residual stream after the layer is `state_BTD`; differentiable in it.
+
+        Ids and state may lie on any device and the state may have any floating dtype: the model gets its own.
+        """
+        if self._output is None:
+            self._output = self._probe()
+        device = input_device(self.model)
+        state_BTD = state_BTD.to(device, self._output.dtype)
+        with self._lifted(state_BTD, self._output.as_tuple):
+            return self.model(ids_BT.to(device), use_cache=False).logits
