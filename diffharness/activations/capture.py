@@ -80,6 +80,9 @@ class LayerReader:
 
         Returns:
             By layer, in the model's dtype, on the device of the layer.
+
+        Raises:
+            UsageError: the model reads more positions than there are tokens.
         """
         kwargs.setdefault("use_cache", False)
         ids_BT = ids_BT.to(self.device)
@@ -88,7 +91,12 @@ class LayerReader:
             for path in self._paths:
                 outputs.append(self._traced.get(path).output)
             tracer.stop()
-        states = (output[0] if isinstance(output, tuple) else output for output in outputs)
+        states = [output[0] if isinstance(output, tuple) else output for output in outputs]
+        if states[0].shape[:2] != ids_BT.shape:
+            raise UsageError(
+                f"{type(self.model).__name__} makes {states[0].shape[1]} positions of {ids_BT.shape[1]} tokens, "
+                "as prompt tuning does; use an adapter that adds no tokens"
+            )
         return {layer: state.detach() for layer, state in zip(self.layers, states, strict=True)}
 
 
