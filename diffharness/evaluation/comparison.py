@@ -10,7 +10,8 @@ from typing import Any, Literal
 import numpy as np
 
 from diffharness.errors import RunError
-from diffharness.evaluation.scores import DocumentScore, Evaluation, MetricKey
+from diffharness.evaluation.corpus_metrics import count, is_right
+from diffharness.evaluation.scores import DocumentScore, Evaluation, MetricKey, Value
 from diffharness.statistics.bootstrap import bootstrap_statistic, percentile_interval
 from diffharness.statistics.paired import PairedResult, paired_difference, paired_ratio
 
@@ -18,8 +19,12 @@ _RATIOS = ("bits_per_byte", "byte_perplexity", "word_perplexity")
 """Metrics of which a document has a log-likelihood and what it is divided by."""
 _BOUNDED = ("f1", "mcc", "brier_score")
 """Metrics of a whole corpus whose score lies within −1 and 1."""
+_MEANS = ("brier_score",)
+"""Metrics that are means of what they make of a single document."""
 _GENERIC_RESAMPLES = 500
 """Resamples of a metric that only lm-eval's own function can aggregate."""
+_COUNTED_RESAMPLES = 2000
+"""Resamples of a metric that is a function of counts."""
 
 EffectKind = Literal["absolute", "relative", "logarithmic"]
 
@@ -109,11 +114,38 @@ def effect_size(kind: EffectKind, baseline: float, smallest_effect: float) -> fl
     return smallest_effect * abs(baseline)
 
 
-def document_metric(score: DocumentScore, metric: MetricKey) -> float | None:
-    """One document's value in the direction of the task's metric, or `None`; for ranks, not for sums."""
+def document_value(aggregation: Aggregation) -> Callable[[Value], float | None]:
+    """What one document's value is worth by itself, for metrics that are of a whole task.
+
+    A pair of labels (f1, mcc): 1 if they agree, else 0. Anything else: the task's aggregation of that document
+    alone; `None` where it makes no number of one document.
+    """
+
+    def worth(value: Value) -> float | None:
+        right = is_right(value)
+        if right is not None:
+            return right
+        try:
+            found = float(aggregation([value]))
+        except (TypeError, ValueError, ArithmeticError, IndexError):
+            return None
+        return found if math.isfinite(found) else None
+
+    return worth
+
+
+def document_metric(
+    score: DocumentScore, metric: MetricKey, worth: Callable[[Value], float | None] | None = None
+) -> float | None:
+    """One document's value in the direction of the task's metric, or `None`; for ranks, not for sums.
+
+    `worth` (see `document_value`) makes a number of the values of metrics that are of a whole task.
+    """
     value = score.values.get(metric.metric)
     if isinstance(value, tuple):
-        return -value[0] / value[1] if metric.metric in _RATIOS and value[1] else None
+        if metric.metric in _RATIOS:
+            return -value[0] / value[1] if value[1] else None
+        return worth(value) if worth is not None else None
     if value is None or not math.isfinite(value):
         return None
     return -value if metric.metric == "perplexity" else value
@@ -141,24 +173,39 @@ def _paired(
         if name == "bits_per_byte":
             return paired_ratio(*(s / [math.log(2), 1.0] for s in sides), rng=rng, higher_is_better=better)
         return paired_ratio(*sides, rng=rng, transform=np.exp, higher_is_better=better)
-    return _recomputed(raw, aggregation, c - b, rng)
+    if name in _MEANS:
+        each = [[float(aggregation([value])) for value in side] for side in raw]
+        if np.allclose([np.mean(side) for side in each], [b, c], rtol=0, atol=1e-9):
+            return paired_difference(each[0], each[1], rng, higher_is_better=better)
+    return _recomputed(name, raw, aggregation, (b, c), rng)
 
 
-def _recomputed(raw: list[list[Any]], aggregation: Aggregation, gap: float, rng: np.random.Generator) -> PairedResult:
-    """Interval of a corpus metric: lm-eval's own aggregation, recomputed on resampled documents."""
+def _recomputed(
+    metric: str, raw: list[list[Any]], aggregation: Aggregation, scores: tuple[float, float], rng: np.random.Generator
+) -> PairedResult:
+    """Interval of a corpus metric, recomputed on resampled documents: by counts where it is made of such.
+
+    Otherwise by lm-eval's own aggregation.
+    """
     n = len(raw[0])
+    counts = [count(metric, side, score) for side, score in zip(raw, scores, strict=True)]
+    counted = [side for side in counts if side is not None]
 
-    def difference(weights_RN: np.ndarray) -> np.ndarray:
-        draws = []
-        for weights_N in weights_RN:
-            chosen = np.repeat(np.arange(n), weights_N.astype(int))
-            scores = [float(aggregation([side[i] for i in chosen])) for side in raw]
-            draws.append(scores[1] - scores[0])
-        return np.asarray(draws)
+    def by_counts(weights_RN: np.ndarray) -> np.ndarray:
+        return counted[1].resampled(weights_RN) - counted[0].resampled(weights_RN)
 
-    draws = bootstrap_statistic(difference, n, rng, _GENERIC_RESAMPLES)
+    def by_aggregation(weights_RN: np.ndarray) -> np.ndarray:
+        chosen = [np.repeat(np.arange(n), weights_N.astype(int)) for weights_N in weights_RN]
+        base, cand = ([float(aggregation([side[i] for i in rows])) for rows in chosen] for side in raw)
+        return np.subtract(cand, base)
+
+    if len(counted) == 2:
+        draws = bootstrap_statistic(by_counts, n, rng, _COUNTED_RESAMPLES)
+    else:
+        draws = bootstrap_statistic(by_aggregation, n, rng, _GENERIC_RESAMPLES)
     found = percentile_interval(draws, n=n)
     above = float((np.sum(draws > 0) + 0.5 * np.sum(draws == 0) + 0.5) / (len(draws) + 1))
     p_value = min(1.0, 2 * min(above, 1 - above))
     method = f"{found.method}, the metric recomputed"
+    gap = scores[1] - scores[0]
     return PairedResult(gap, float(found.low), float(found.high), found.level, p_value, method, n, 0, 0)

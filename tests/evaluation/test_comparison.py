@@ -10,7 +10,8 @@ import pytest
 from lm_eval.api import metrics as lm_eval_metrics
 
 from diffharness.errors import RunError
-from diffharness.evaluation.comparison import comparability, compare, document_metric, effect_size
+from diffharness.evaluation import comparison
+from diffharness.evaluation.comparison import comparability, compare, document_metric, document_value, effect_size
 from diffharness.evaluation.ledger import Ledger
 from diffharness.evaluation.scores import DocumentScore, Evaluation, MetricKey, TaskInfo, Value
 
@@ -102,16 +103,89 @@ GOLD = [i % 2 for i in range(N)]
 GUESSES = [[g if r < right else 1 - g for g, r in zip(GOLD, RNG.random(N), strict=True)] for right in (0.6, 0.9)]
 
 
-def test_corpus_metric_is_recomputed_on_resampled_documents():
-    base, cand = ([(g, p) for g, p in zip(GOLD, guess, strict=True)] for guess in GUESSES)
-    aggregation = lm_eval_metrics.matthews_corrcoef
-    found = both(MetricKey("mcc", "none", True), base, cand, aggregation)
+WORDS = ["the", "cat", "sat", "on", "a", "mat", "and", "ran", "to", "its", "old", "house"]
+SENTENCES = [" ".join(RNG.choice(WORDS, 9)) for _ in range(N)]
+
+
+def said(share: float, references: int = 0) -> list[Value]:
+    """Gold and answer, a share of whose words are others; gold of several references where asked for."""
+    pairs: list[Value] = []
+    for gold in SENTENCES:
+        answer = " ".join(w if r > share else "dog" for w, r in zip(gold.split(), RNG.random(9), strict=True))
+        pairs.append((tuple([gold, f"{gold} again", "so"][:references]) if references else gold, answer))
+    return pairs
+
+
+CORPUS_METRICS = {
+    "f1": (lm_eval_metrics.f1_score, *([(g, p) for g, p in zip(GOLD, guess, strict=True)] for guess in GUESSES)),
+    "mcc": (lm_eval_metrics.matthews_corrcoef, *([(g + 2 * (i % 3 == 0), p) for i, (g, p) in
+            enumerate(zip(GOLD, guess, strict=True))] for guess in GUESSES)),
+    "bleu": (lm_eval_metrics.bleu, said(0.4), said(0.2)),
+    "bleu of several references": (lm_eval_metrics.bleu, said(0.4, 3), said(0.2, 3)),
+    "chrf": (lm_eval_metrics.chrf, said(0.4), said(0.2)),
+    "chrf++": (lm_eval_metrics.chrfpp, said(0.4), said(0.2)),
+    "ter": (lm_eval_metrics.ter, said(0.4), said(0.2)),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", CORPUS_METRICS)
+def test_counting_gives_what_lm_eval_gives_on_every_resample(name, monkeypatch):
+    aggregation, base, cand = CORPUS_METRICS[name]
+    metric = MetricKey(name.split()[0], "none", name != "ter")
+    monkeypatch.setattr(comparison, "_COUNTED_RESAMPLES", 40)
+    monkeypatch.setattr(comparison, "_GENERIC_RESAMPLES", 40)
+    calls = []
+    counted = both(metric, base, cand, lambda values: (calls.append(1), aggregation(values))[1]).result
+    assert len(calls) == 2, "lm-eval's function made the two scores and nothing else"
+    monkeypatch.setattr(comparison, "count", lambda *_: None)
+    recomputed = both(metric, base, cand, aggregation).result
+    assert dataclasses.astuple(counted)[:5] == pytest.approx(dataclasses.astuple(recomputed)[:5], abs=1e-9)
+    assert counted.gap == aggregation(cand) - aggregation(base)
+    assert counted.low < counted.gap < counted.high
+
+
+@pytest.mark.parametrize("name", ["f1", "mcc", "bleu"])
+def test_corpus_metric_has_the_interval_of_a_plain_bootstrap(name):
+    aggregation, base, cand = CORPUS_METRICS[name]
+    found = both(MetricKey(name, "none", True), base, cand, aggregation)
     assert (found.baseline, found.candidate) == (aggregation(base), aggregation(cand))
     low, high = bootstrap(base, cand, aggregation, 400)
     assert found.result.low == pytest.approx(low, abs=0.2 * (high - low))
     assert found.result.high == pytest.approx(high, abs=0.2 * (high - low))
     assert "recomputed" in found.result.method
+    assert found.effect_kind == ("relative" if name == "bleu" else "absolute")
+
+
+def test_another_function_under_a_known_name_is_recomputed_as_it_is():
+    _, base, cand = CORPUS_METRICS["f1"]
+
+    def wrong(values):
+        return mean([g != p for g, p in values])
+
+    found = both(MetricKey("f1", "none", False), base, cand, wrong)
+    low, high = bootstrap(base, cand, wrong, 400)
+    assert found.result.gap == wrong(cand) - wrong(base)
+    assert found.result.low == pytest.approx(low, abs=0.2 * (high - low))
+
+
+def test_brier_scores_are_paired_by_document():
+    sides = [[(g, (1 - p, p)) for g, p in zip(GOLD, RNG.random(N).tolist(), strict=True)] for _ in range(2)]
+    found = both(MetricKey("brier_score", "none", False), *sides, lm_eval_metrics.brier_score)
+    each = [[sum(((i == g) - p) ** 2 for i, p in enumerate(ps)) for g, ps in side] for side in sides]
+    plain = both(MetricKey("brier_score", "none", False), *each, mean)
+    assert dataclasses.astuple(found.result) == pytest.approx(dataclasses.astuple(plain.result), abs=1e-9)
     assert found.effect_kind == "absolute"
+
+
+def test_a_document_alone_is_worth_its_own_aggregate_or_whether_it_is_right():
+    f1, bleu = MetricKey("f1", "none", True), MetricKey("bleu", "none", True)
+    worth = document_value(lm_eval_metrics.f1_score)
+    assert [document_metric(document(0, "f1", pair), f1, worth) for pair in ((0, 0), (1, 0), ((0, 2), 2))] == [1, 0, 1]
+    pair = SENTENCES[0], SENTENCES[0].replace("the", "dog")
+    worth = document_value(lm_eval_metrics.bleu)
+    assert document_metric(document(0, "bleu", pair), bleu, worth) == lm_eval_metrics.bleu([pair])
+    assert document_metric(document(0, "odd", (1, 1.5)), MetricKey("odd", "none", True), document_value(sum)) is None
+    assert document_metric(document(0, "bits_per_byte", (-6.0, 3)), RATIOS["bits_per_byte"][0], worth) == 2.0
 
 
 def test_equal_sides_have_no_gap_whatever_the_metric():
