@@ -82,7 +82,7 @@ class LayerReader:
             By layer, in the model's dtype, on the device of the layer.
 
         Raises:
-            UsageError: the model reads more positions than there are tokens.
+            UsageError: the model has not one state a token.
         """
         kwargs.setdefault("use_cache", False)
         ids_BT = ids_BT.to(self.device)
@@ -92,10 +92,10 @@ class LayerReader:
                 outputs.append(self._traced.get(path).output)
             tracer.stop()
         states = [output[0] if isinstance(output, tuple) else output for output in outputs]
-        if states[0].shape[:2] != ids_BT.shape:
+        if states[0].ndim != 3 or states[0].shape[:2] != ids_BT.shape:
             raise UsageError(
-                f"{type(self.model).__name__} makes {states[0].shape[1]} positions of {ids_BT.shape[1]} tokens, "
-                "as prompt tuning does; use an adapter that adds no tokens"
+                f"{type(self.model).__name__} answers ids of shape {tuple(ids_BT.shape)} with states of shape "
+                f"{tuple(states[0].shape)}; several streams, or an adapter that adds tokens, can not be read"
             )
         return {layer: state.detach() for layer, state in zip(self.layers, states, strict=True)}
 
@@ -125,10 +125,10 @@ class _Passed(nn.Module):
 
 @dataclass(frozen=True)
 class _Output:
-    """What the blocks of a model answer with."""
+    """What a block of a model answers with."""
 
     as_tuple: bool
-    dtype: torch.dtype
+    state_BTD: Tensor
 
 
 class UpperStack:
@@ -158,29 +158,44 @@ class UpperStack:
                 self._layers[i] = block
 
     def _probe(self) -> _Output:
-        """One token is read to see what the layer answers with."""
+        """Three tokens are read to see what the layer answers with, and that the layers above need nothing else."""
         seen: list[_Output] = []
 
         def look(_module: nn.Module, _args: tuple[Any, ...], output: Any) -> None:
-            state = output[0] if isinstance(output, tuple) else output
-            seen.append(_Output(isinstance(output, tuple), state.dtype))
+            as_tuple = isinstance(output, tuple)
+            seen.append(_Output(as_tuple, output[0] if as_tuple else output))
 
+        ids_BT = torch.arange(3, device=input_device(self.model))[None]
         handle = self._layers[self.layer].register_forward_hook(look)
         try:
             with torch.no_grad():
-                self.model(torch.zeros(1, 1, dtype=torch.long, device=input_device(self.model)), use_cache=False)
+                own_BTV = self.model(ids_BT, use_cache=False).logits
         finally:
             handle.remove()
+        try:
+            with torch.no_grad(), self._lifted(seen[0].state_BTD, seen[0].as_tuple):
+                again_BTV = self.model(ids_BT, use_cache=False).logits
+            alone = not ((again_BTV - own_BTV).abs() > 1e-2 * own_BTV.abs().max()).any()
+        except (LookupError, TypeError, AttributeError, ValueError):
+            alone = False
+        if not alone:
+            raise UsageError(
+                f"the layers of {type(self.model).__name__} above layer {self.layer} read more than its residual "
+                "stream (keys and values of lower layers, say); choose a lower or the last --layer"
+            )
         return seen[0]
 
     def logits(self, ids_BT: Int[Tensor, "B T"], state_BTD: Float[Tensor, "B T D"]) -> Float[Tensor, "B T V"]:
         """The model's logits when its residual stream after the layer is `state_BTD`; differentiable in it.
 
         Ids and state may lie on any device and the state may have any floating dtype: the model gets its own.
+
+        Raises:
+            UsageError: what lies above the layer does not follow from its residual stream alone.
         """
         if self._output is None:
             self._output = self._probe()
         device = input_device(self.model)
-        state_BTD = state_BTD.to(device, self._output.dtype)
+        state_BTD = state_BTD.to(device, self._output.state_BTD.dtype)
         with self._lifted(state_BTD, self._output.as_tuple):
             return self.model(ids_BT.to(device), use_cache=False).logits
