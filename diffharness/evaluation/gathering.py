@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from lm_eval.api.task import Task
 
+from diffharness.errors import RunError
 from diffharness.evaluation.recording import RecordingModel
 from diffharness.evaluation.scores import DocumentScore, Evaluation, MetricKey, TaskInfo, Value
 
@@ -28,19 +29,39 @@ def gather(
     """Turn lm-eval's result dictionary and the model's ledger into an `Evaluation`.
 
     Raises:
-        RunError: the ledger is short of a request.
+        RunError: the ledger is short of a request or holds one twice, or lm-eval numbered documents wrongly.
     """
-    ledger = model.ledger()
+    numbers = {name: _document_numbers(name, results["samples"][name]) for name in tasks}
+    ledger = model.ledger().renumbered(numbers)
+    ledger.check_complete(
+        (name, numbers[name][int(i.doc_id or 0)], i.idx, repeat)
+        for name, task in tasks.items()
+        for i in task.instances
+        for repeat in range(i.repeats or 1)
+    )
     infos, documents = [], []
     for name, task in tasks.items():
         samples = results["samples"][name]
         infos.append(_task_info(name, task, results, samples))
         documents.extend(_document(name, task, sample) for sample in samples)
-        n_repeats = {i.doc_id: i.repeats or 1 for i in task.instances}
-        ledger.check_complete(
-            (name, int(i.doc_id or 0), i.idx, repeat) for i in task.instances for repeat in range(n_repeats[i.doc_id])
-        )
     return Evaluation(model_args, tuple(infos), tuple(documents), ledger, settings)
+
+
+def _document_numbers(name: str, samples: list[dict[str, Any]]) -> list[int]:
+    """By the order in which a task's documents were asked, the numbers that lm-eval logs them under.
+
+    Requests count the documents that were chosen with `samples`; logged samples count all of the task's.
+
+    Raises:
+        RunError: the numbers do not rise, so `samples` was not sorted and lm-eval gave them to the wrong documents.
+    """
+    numbers = [int(s["doc_id"]) for s in samples if s["filter"] == samples[0]["filter"]]
+    if sorted(set(numbers)) != numbers:
+        raise RunError(
+            f"lm-eval numbered the documents of task {name!r} wrongly, because `samples` was not sorted or names one "
+            "twice; sort it and run again"
+        )
+    return numbers
 
 
 def _task_info(name: str, task: Task, results: dict[str, Any], samples: list[dict[str, Any]]) -> TaskInfo:

@@ -1,21 +1,29 @@
 """The ledger: for every request of a task, the exact tokens that the model read and the span it was scored on.
 
 A row is a *reading*: one sequence, the predictor positions `start … start + len(targets) − 1` in it, and the
-tokens predicted there. A request has one reading, or one a window (`loglikelihood_rolling`).
+tokens predicted there. A request has one reading, or one a window (`loglikelihood_rolling`). Rows are kept as an Arrow
+table, four bytes a token, and made into `Reading` objects where they are asked for.
 """
+
+# pyarrow makes its compute functions when it is imported.
+# pyright: reportAttributeAccessIssue=false
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from diffharness.errors import RunError
+from diffharness.evaluation.checksum import table_digest
 
 _SCHEMA = pa.schema(
     [
@@ -25,17 +33,22 @@ _SCHEMA = pa.schema(
         ("repeat", pa.int32()),
         ("window", pa.int32()),
         ("kind", pa.string()),
-        ("sequence", pa.string()),
         ("ids", pa.list_(pa.int32())),
         ("start", pa.int32()),
         ("targets", pa.list_(pa.int32())),
         ("log_likelihood", pa.float64()),
         ("truncated", pa.bool_()),
+        ("greedy", pa.bool_()),
+        ("plain_log_likelihood", pa.float64()),
+        ("retokenised", pa.bool_()),
     ]
 )
+_BATCH = 4096
+"""Readings that are packed, and unpacked, at a time."""
+_DIGEST = b"diffharness.digest"
 
 
-def sequence_hash(ids: Sequence[int]) -> str:
+def sequence_hash(ids: Sequence[int] | np.ndarray) -> str:
     """Identity of a sequence: BLAKE2b (16 bytes, hex) of its token ids as little-endian int32."""
     return hashlib.blake2b(np.asarray(ids, dtype="<i4").tobytes(), digest_size=16).hexdigest()
 
@@ -46,7 +59,7 @@ class Reading:
 
     task: str
     doc_id: int
-    """Position of the document in the task, as lm-eval numbers it."""
+    """Position of the document in the task, as lm-eval logs it."""
     index: int
     """Which request of the document: the choice, or 0."""
     repeat: int
@@ -55,7 +68,7 @@ class Reading:
     kind: str
     """lm-eval's request type."""
     ids: tuple[int, ...]
-    """What the model read; the last target is not part of it."""
+    """What the model read; the last target is not part of it. Empty where a rolling text has no tokens."""
     start: int
     """First scored predictor position: the token at `start + i + 1` is `targets[i]`."""
     targets: tuple[int, ...]
@@ -63,6 +76,12 @@ class Reading:
     """In nats, as lm-eval used it; `None` for generated answers."""
     truncated: bool
     """Whether the context was cut from the left."""
+    greedy: bool | None = None
+    """Whether lm-eval found every target to be the most likely token; `None` for generated answers."""
+    plain_log_likelihood: float | None = None
+    """What plain lm-eval returned where its grouping got it wrong; `log_likelihood` is then the right value."""
+    retokenised: bool = False
+    """Whether the scored ids were made from text and not recorded."""
 
     @property
     def sequence(self) -> str:
@@ -70,91 +89,178 @@ class Reading:
         return sequence_hash(self.ids)
 
 
-@dataclass(frozen=True)
-class Ledger:
-    """All readings of one model on one set of tasks."""
+class LedgerWriter:
+    """Readings as they come, packed a few thousand at a time."""
 
-    readings: tuple[Reading, ...]
+    def __init__(self) -> None:
+        self._packed: list[pa.RecordBatch] = []
+        self._open: list[Reading] = []
+
+    def add(self, reading: Reading) -> None:
+        """Append a reading."""
+        self._open.append(reading)
+        if len(self._open) >= _BATCH:
+            self._pack()
+
+    def ledger(self) -> Ledger:
+        """All that was added so far."""
+        self._pack()
+        return Ledger(table=pa.Table.from_batches(self._packed, schema=_SCHEMA))
+
+    def _pack(self) -> None:
+        self._packed += _packed(self._open).to_batches()
+        self._open = []
+
+
+class Ledger:
+    """All readings of one model on one set of tasks.
+
+    Args:
+        readings: the rows.
+        table: the rows as a table of the ledger's schema, in place of `readings`.
+    """
+
+    def __init__(self, readings: Iterable[Reading] = (), *, table: pa.Table | None = None) -> None:
+        self._table: pa.Table = _packed(readings) if table is None else table
+
+    @property
+    def n_bytes(self) -> int:
+        """What the rows take in memory."""
+        return self._table.nbytes
+
+    @property
+    def readings(self) -> tuple[Reading, ...]:
+        """All rows at once; iterating over the ledger makes them one by one."""
+        return tuple(self)
 
     def __iter__(self) -> Iterator[Reading]:
-        return iter(self.readings)
+        return _unpacked(self._table)
 
     def __len__(self) -> int:
-        return len(self.readings)
+        return self._table.num_rows
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Ledger) and self._table.equals(other._table)
 
     def by_document(self, task: str) -> dict[int, list[Reading]]:
-        """The task's readings, grouped by document and ordered by request, repeat and window."""
+        """The task's readings, grouped by document and ordered by request, repeat and window.
+
+        Requests that made the model read nothing (an empty rolling text) are left out.
+        """
         grouped: dict[int, list[Reading]] = {}
-        for reading in sorted(
-            (r for r in self.readings if r.task == task),
-            key=lambda r: (r.doc_id, r.index, r.repeat, r.window),
-        ):
+        rows = (r for r in _unpacked(self._of(task)) if r.ids)
+        for reading in sorted(rows, key=lambda r: (r.doc_id, r.index, r.repeat, r.window)):
             grouped.setdefault(reading.doc_id, []).append(reading)
         return grouped
 
     def tokens(self, task: str) -> set[int]:
         """All token ids that a task made the model read or scored it on."""
-        return {i for r in self.readings if r.task == task for i in (*r.ids, *r.targets)}
+        rows = self._of(task)
+        found: set[int] = set()
+        for name in ("ids", "targets"):
+            found.update(pc.unique(pc.list_flatten(rows[name])).to_pylist())
+        return found
+
+    def rescored_documents(self, task: str) -> list[int]:
+        """Documents of which plain lm-eval's grouping of requests returned a wrong log-likelihood; ours is right."""
+        rows = self._of(task)
+        return sorted(set(rows.filter(pc.is_valid(rows["plain_log_likelihood"]))["doc_id"].to_pylist()))
+
+    def renumbered(self, numbers: Mapping[str, Sequence[int]]) -> Ledger:
+        """The same readings with other document numbers.
+
+        Args:
+            numbers: by task, the number of the document that is called 0, 1, 2, … here; other tasks stay as they are.
+        """
+        changed = {task: n for task, n in numbers.items() if list(n) != list(range(len(n)))}
+        if not changed:
+            return self
+        doc_ids = self._table["doc_id"].to_numpy().copy()
+        for task, own in changed.items():
+            chosen = pc.equal(self._table["task"], task).to_numpy()
+            doc_ids[chosen] = np.asarray(own, dtype=np.int64)[doc_ids[chosen]]
+        column = _SCHEMA.get_field_index("doc_id")
+        return Ledger(table=self._table.set_column(column, _SCHEMA.field("doc_id"), pa.array(doc_ids)))
 
     def check_complete(self, expected: Iterable[tuple[str, int, int, int]]) -> None:
-        """Raise unless every expected (task, document, request, repeat) was recorded.
+        """Raise unless exactly the expected (task, document, request, repeat) were recorded, each with all its windows.
 
         Raises:
-            RunError: naming the first task and document that is short.
+            RunError: naming the first task and document that is short, or recorded more than once.
         """
-        recorded = {(r.task, r.doc_id, r.index, r.repeat) for r in self.readings}
-        missing = [key for key in expected if key not in recorded]
+        recorded: dict[tuple[str, int, int, int], list[int]] = defaultdict(list)
+        keys = (self._table[name].to_pylist() for name in ("task", "doc_id", "index", "repeat", "window"))
+        for *key, window in zip(*keys, strict=True):
+            recorded[tuple(key)].append(window)
+        wanted = Counter(expected)
+        missing = [key for key, n in wanted.items() if len(recorded.get(key, ())) < n]
         if missing:
-            task, doc_id, index, repeat = missing[0]
             raise RunError(
-                f"the ledger is short of {len(missing)} requests: task {task!r}, document {doc_id}, request {index}, "
-                f"repeat {repeat} was answered without being recorded; was a response cache in use?"
+                f"the ledger is short of {len(missing)} requests: {_named(missing[0])} was answered without being "
+                "recorded; was a response cache in use?"
             )
+        doubled = [key for key, windows in recorded.items() if windows.count(0) > wanted[key]]
+        if doubled:
+            raise RunError(
+                f"the ledger holds {len(doubled)} requests more often than they were asked: {_named(doubled[0])}; "
+                "clear the ledger and record the evaluation again"
+            )
+        for key, windows in recorded.items():
+            if sorted(windows) != sorted(wanted[key] * list(range(max(windows) + 1))):
+                raise RunError(
+                    f"the ledger holds windows {sorted(windows)} of {_named(key)}; record the evaluation again"
+                )
 
     def save(self, path: Path) -> None:
-        """Write as Parquet."""
-        columns = {
-            "task": [r.task for r in self.readings],
-            "doc_id": [r.doc_id for r in self.readings],
-            "index": [r.index for r in self.readings],
-            "repeat": [r.repeat for r in self.readings],
-            "window": [r.window for r in self.readings],
-            "kind": [r.kind for r in self.readings],
-            "sequence": [r.sequence for r in self.readings],
-            "ids": [list(r.ids) for r in self.readings],
-            "start": [r.start for r in self.readings],
-            "targets": [list(r.targets) for r in self.readings],
-            "log_likelihood": [r.log_likelihood for r in self.readings],
-            "truncated": [r.truncated for r in self.readings],
-        }
-        pq.write_table(pa.table(columns, schema=_SCHEMA), path)
+        """Write as Parquet, with a checksum of the rows."""
+        sequences = [sequence_hash(ids) for chunk in self._table["ids"].chunks for ids in _rows(chunk)]
+        table = self._table.add_column(_SCHEMA.get_field_index("ids"), "sequence", pa.array(sequences, pa.string()))
+        table = table.replace_schema_metadata({_DIGEST: table_digest(self._table)})
+        pq.write_table(table, path, write_page_checksum=True)
 
     @classmethod
     def load(cls, path: Path) -> Ledger:
         """Read what `save` wrote.
 
         Raises:
-            RunError: the file is absent or not a ledger.
+            RunError: the file is absent, not a ledger, cut off or altered.
         """
+        remedy = "record the evaluation again"
         try:
-            table = pq.read_table(path, schema=_SCHEMA)
-        except (OSError, pa.ArrowException) as error:
-            raise RunError(f"{path} can not be read as a ledger: {error}; record the evaluation again") from error
-        return cls(
-            tuple(
-                Reading(
-                    task=row["task"],
-                    doc_id=row["doc_id"],
-                    index=row["index"],
-                    repeat=row["repeat"],
-                    window=row["window"],
-                    kind=row["kind"],
-                    ids=tuple(row["ids"]),
-                    start=row["start"],
-                    targets=tuple(row["targets"]),
-                    log_likelihood=row["log_likelihood"],
-                    truncated=row["truncated"],
-                )
-                for row in table.to_pylist()
+            table = pq.read_table(path, page_checksum_verification=True)
+            digest = (table.schema.metadata or {}).get(_DIGEST)
+            table = table.select(_SCHEMA.names).replace_schema_metadata(None).cast(_SCHEMA)
+        except (OSError, KeyError, ValueError, pa.ArrowException) as error:
+            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+            raise RunError(f"{path} can not be read as a ledger: {reason}; {remedy}") from error
+        if digest is None or digest != table_digest(table):
+            raise RunError(
+                f"ledger {path} was altered: its rows do not have the checksum they were saved with; {remedy}"
             )
-        )
+        return cls(table=table)
+
+    def _of(self, task: str) -> pa.Table:
+        return self._table.filter(pc.equal(self._table["task"], task))
+
+
+def _packed(readings: Iterable[Reading]) -> pa.Table:
+    rows = list(readings)
+    return pa.table({name: [getattr(r, name) for r in rows] for name in _SCHEMA.names}, schema=_SCHEMA)
+
+
+def _unpacked(table: pa.Table) -> Iterator[Reading]:
+    for batch in table.to_batches(max_chunksize=_BATCH):
+        for row in batch.to_pylist():
+            row["ids"], row["targets"] = tuple(row["ids"]), tuple(row["targets"])
+            yield Reading(**row)
+
+
+def _rows(lists: Any) -> Iterator[np.ndarray]:
+    """The rows of a list array."""
+    values, ends = lists.flatten().to_numpy(), np.cumsum(lists.value_lengths().to_numpy())
+    yield from np.split(values, ends[:-1]) if len(ends) else ()
+
+
+def _named(key: tuple[str, int, int, int]) -> str:
+    task, doc_id, index, repeat = key
+    return f"task {task!r}, document {doc_id}, request {index}, repeat {repeat}"

@@ -10,9 +10,9 @@ go by are kept, so that scores stay lm-eval's own to the bit. With `record_to` a
 
 from __future__ import annotations
 
-from collections import defaultdict, deque
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -24,18 +24,10 @@ from lm_eval.models.huggingface import HFLM
 from transformers import PreTrainedModel
 
 from diffharness.errors import UsageError
-from diffharness.evaluation.ledger import Ledger, Reading
-
-
-@dataclass
-class _Tokens:
-    """What one forwarded request looked like, before it is known whose it is."""
-
-    ids: tuple[int, ...]
-    start: int
-    targets: tuple[int, ...]
-    log_likelihood: float | None
-    truncated: bool
+from diffharness.evaluation.answers import AnswerEnd
+from diffharness.evaluation.forwarded import Forwarded, in_order_of_requests, windows_of, with_repeats
+from diffharness.evaluation.grouping import TokenRequest, wrongly_grouped
+from diffharness.evaluation.ledger import Ledger, LedgerWriter
 
 
 class _ProgressHook(CacheHook):
@@ -68,14 +60,20 @@ class RecordingModel(HFLM):
         layer: str | float | None = None,
         **kwargs: Any,
     ) -> None:
+        if int(os.environ.get("WORLD_SIZE") or 1) > 1:
+            raise UsageError(
+                f"WORLD_SIZE is {os.environ['WORLD_SIZE']}: requests can not be recorded on several processes yet; "
+                "start one process, without `accelerate launch` or `torchrun`"
+            )
         super().__init__(pretrained, **kwargs)
         self.record_to = Path(record_to) if record_to is not None else None
         self.layer = None if layer is None else str(layer)
         self.n_requests = 0
         self._quiet = False
-        self._readings: list[Reading] = []
-        self._passing: list[_Tokens] = []
-        self._prompts: list[str] = []
+        self._writer = LedgerWriter()
+        self._passing: list[Forwarded] = []
+        self._prompts: list[tuple[str, bool]] = []
+        self._text_lengths: list[int] | None = None
         if self.backend != "causal":
             raise UsageError(f"{self.pretrained} is not a causal language model; only those can be compared")
 
@@ -100,11 +98,11 @@ class RecordingModel(HFLM):
 
     def ledger(self) -> Ledger:
         """What was recorded since the last `clear_ledger`."""
-        return Ledger(tuple(self._readings))
+        return self._writer.ledger()
 
     def clear_ledger(self) -> None:
         """Forget what was recorded."""
-        self._readings = []
+        self._writer = LedgerWriter()
         self.n_requests = 0
 
     def set_cache_hook(self, cache_hook: Any) -> None:
@@ -121,141 +119,130 @@ class RecordingModel(HFLM):
 
     def loglikelihood(self, requests: list[Instance], disable_tqdm: bool = False) -> list[tuple[float, bool]]:
         """As lm-eval's, recorded."""
-        self.n_requests += len(requests)
-        self._passing = []
-        answers = super().loglikelihood(requests, disable_tqdm=disable_tqdm or self._quiet)
-        for (request, repeat), tokens in zip(_with_repeats(requests), self._passing, strict=True):
-            self._keep(request, repeat, 0, tokens)
+        with self._recording(requests) as passing:
+            answers = super().loglikelihood(requests, disable_tqdm=disable_tqdm or self._quiet)
+            for (request, repeat), row in zip(with_repeats(requests), passing, strict=True):
+                self._writer.add(row.reading(request, repeat))
         return answers
 
     def loglikelihood_rolling(self, requests: list[Instance], disable_tqdm: bool = False) -> list[float]:
         """As lm-eval's, recorded a window at a time."""
-        self.n_requests += len(requests)
-        self._passing = []
-        answers = super().loglikelihood_rolling(requests, disable_tqdm=disable_tqdm or self._quiet)
-        windows = iter(self._passing)
-        for request, repeat in _with_repeats(requests):
-            remaining = len(self.tok_encode(request.args[-1]))
-            window = 0
-            while remaining > 0:
-                tokens = next(windows)
-                self._keep(request, repeat, window, tokens)
-                remaining -= len(tokens.targets)
-                window += 1
+        with self._recording(requests) as passing:
+            self._text_lengths = []
+            answers = super().loglikelihood_rolling(requests, disable_tqdm=disable_tqdm or self._quiet)
+            windows = iter(passing)
+            for (request, repeat), length in zip(with_repeats(requests), self._text_lengths, strict=True):
+                for window, row in enumerate(windows_of(length, windows)):
+                    self._writer.add(row.reading(request, repeat, window))
         return answers
 
     def generate_until(self, requests: list[Instance], disable_tqdm: bool = False) -> list[str]:
-        """As lm-eval's, recorded with the ids that were really generated.
-
-        lm-eval batches within requests of equal generation arguments; passing one such group at a time leaves its
-        batches as they were and makes a prompt's text enough to tell whose answer a row is.
-        """
-        self.n_requests += len(requests)
-        groups: dict[str, list[int]] = defaultdict(list)
-        for position, request in enumerate(requests):
-            groups[repr(request.args[1])].append(position)
-        answers: list[str] = [""] * len(requests)
-        keys = list(_with_repeats(requests))
-        for positions in groups.values():
-            self._passing, self._prompts = [], []
-            texts = super().generate_until([requests[i] for i in positions], disable_tqdm=disable_tqdm or self._quiet)
-            recorded: dict[str, deque[_Tokens]] = defaultdict(deque)
-            for prompt, tokens in zip(self._prompts, self._passing, strict=True):
-                recorded[prompt].append(tokens)
-            for position, text in zip(positions, texts, strict=True):
-                request, repeat = keys[position]
-                answers[position] = text
-                self._keep(request, repeat, 0, recorded[request.args[0]].popleft())
+        """As lm-eval's, recorded with the ids that were really generated."""
+        with self._recording(requests) as passing:
+            answers = super().generate_until(requests, disable_tqdm=disable_tqdm or self._quiet)
+            rows = in_order_of_requests(requests, [prompt for prompt, _ in self._prompts], passing)
+            for (request, repeat), row in zip(with_repeats(requests), rows, strict=True):
+                self._writer.add(row.reading(request, repeat))
         return answers
 
+    @contextmanager
+    def _recording(self, requests: list[Instance]) -> Iterator[list[Forwarded]]:
+        """The rows of one call as they are forwarded; forgotten when it is over."""
+        self.n_requests += len(requests)
+        try:
+            yield self._passing
+        finally:
+            self._passing, self._prompts, self._text_lengths = [], [], None
+
+    def tok_encode(self, string: str, *args: Any, **kwargs: Any) -> list[int]:
+        """As lm-eval's; the lengths of rolling texts are remembered."""
+        ids = super().tok_encode(string, *args, **kwargs)
+        if self._text_lengths is not None:
+            self._text_lengths.append(len(ids))
+        return ids
+
     def _loglikelihood_tokens(
-        self,
-        requests: list[tuple[tuple[str, str], list[int], list[int]]],
-        disable_tqdm: bool = False,
-        override_bs: int | None = None,
+        self, requests: list[TokenRequest], disable_tqdm: bool = False, override_bs: int | None = None
     ) -> list[tuple[float, bool]]:
+        """As lm-eval's, but for the requests that its grouping gets wrong: those are scored again, one by one."""
         answers = super()._loglikelihood_tokens(
             requests, disable_tqdm=disable_tqdm or self._quiet, override_bs=override_bs
         )
-        for (_, context, continuation), (log_likelihood, _) in zip(requests, answers, strict=True):
-            whole = (list(context) + list(continuation))[-(self.max_length + 1) :]
+        plain = self._rescore(requests, answers, override_bs) if self.logits_cache else {}
+        longest = self.max_length + 1
+        for i, ((_, context, continuation), (log_likelihood, greedy)) in enumerate(zip(requests, answers, strict=True)):
+            whole = (context + continuation)[-longest:]
             self._passing.append(
-                _Tokens(
+                Forwarded(
                     ids=tuple(whole[:-1]),
                     start=len(whole) - 1 - len(continuation),
                     targets=tuple(continuation),
+                    truncated=len(context) + len(continuation) > longest,
                     log_likelihood=log_likelihood,
-                    truncated=len(context) + len(continuation) > self.max_length + 1,
+                    greedy=greedy,
+                    plain_log_likelihood=plain.get(i),
                 )
             )
         return answers
 
-    def tok_batch_encode(self, strings: list[str], *args: Any, **kwargs: Any) -> tuple[torch.Tensor, torch.Tensor]:
-        """As lm-eval's; the strings are remembered in the order of the rows."""
-        self._prompts.extend(strings)
-        return super().tok_batch_encode(strings, *args, **kwargs)
+    def _rescore(
+        self, requests: list[TokenRequest], answers: list[tuple[float, bool]], override_bs: int | None
+    ) -> dict[int, float]:
+        """Put right, in `answers`, what the grouping got wrong (its greedy check is right); return the wrong values."""
+        wrong = wrongly_grouped(requests)
+        if not wrong:
+            return {}
+        batch_size = override_bs or min(self.batch_sizes.values(), default=1)  # only read for batch_size=auto
+        self.logits_cache = False
+        try:
+            right = super()._loglikelihood_tokens(
+                [(None, *requests[i][1:]) for i in wrong], disable_tqdm=True, override_bs=batch_size
+            )
+        finally:
+            self.logits_cache = True
+        plain = {i: answers[i][0] for i in wrong}
+        for i, (log_likelihood, _) in zip(wrong, right, strict=True):
+            answers[i] = (log_likelihood, answers[i][1])
+        return plain
+
+    def tok_batch_encode(
+        self,
+        strings: list[str],
+        padding_side: str = "left",
+        left_truncate_len: int | None = None,
+        truncation: bool = False,
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """As lm-eval's; the strings, and whether they were cut, are remembered in the order of the rows."""
+        ids, mask = super().tok_batch_encode(strings, padding_side, left_truncate_len, truncation)
+        width = ids.shape[1]
+        may_be_cut = truncation or (left_truncate_len is not None and width >= left_truncate_len)
+        for string, n_kept in zip(strings, mask.sum(1).tolist(), strict=True):
+            cut = may_be_cut and n_kept == width and super().tok_batch_encode([string])[0].shape[1] > width
+            self._prompts.append((string, cut))
+        return ids, mask
 
     def _model_generate(self, context: torch.Tensor, max_length: int, stop: list[str], **kwargs: Any) -> torch.Tensor:
         output = super()._model_generate(context=context, max_length=max_length, stop=stop, **kwargs)
-        mask = kwargs["attention_mask"].bool().cpu()
-        for row, whole in enumerate(output.cpu()):
-            prompt = context[row].cpu()[mask[row]].tolist()
-            generated = self._until_stop(whole[context.shape[1] :].tolist(), stop)
+        end = AnswerEnd(self._end_ids(kwargs), stop, self.think_end_token, self.tok_decode)
+        mask_BT = kwargs["attention_mask"].bool().cpu()
+        width = context.shape[1]
+        cuts = [cut for _, cut in self._prompts[len(self._passing) :]]
+        for whole, kept, cut in zip(output.cpu(), mask_BT, cuts, strict=True):
+            prompt = whole[:width][kept].tolist()
+            generated = whole[width:].tolist()
+            targets = generated[: end.length(generated)]
             self._passing.append(
-                _Tokens(
-                    ids=tuple((prompt + generated)[:-1]),
-                    start=len(prompt) - 1,
-                    targets=tuple(generated),
-                    log_likelihood=None,
-                    truncated=len(prompt) >= self.max_length - (max_length - context.shape[1]),
+                Forwarded(
+                    ids=tuple((prompt + targets)[:-1]), start=len(prompt) - 1, targets=tuple(targets), truncated=cut
                 )
             )
         return output
 
-    def _until_stop(self, generated: list[int], stop: Sequence[str]) -> list[int]:
-        """The ids up to the end of the answer: the first end-of-text token or completed stop string, included."""
-        ends = {self.eot_token_id, self.tokenizer.pad_token_id}
-        length = next((i + 1 for i, token in enumerate(generated) if token in ends), len(generated))
-        stops = [s for s in stop if s]
-
-        def stopped(n: int) -> bool:
-            text = self.tok_decode(generated[:n])
-            return any(s in text for s in stops)
-
-        if stops and stopped(length):
-            low, high = 1, length
-            while low < high:
-                middle = (low + high) // 2
-                low, high = (low, middle) if stopped(middle) else (middle + 1, high)
-            length = low
-        return generated[:length]
-
-    def _keep(self, request: Instance, repeat: int, window: int, tokens: _Tokens) -> None:
-        self._readings.append(
-            Reading(
-                task=str(request.task_name),
-                doc_id=int(request.doc_id or 0),
-                index=request.idx,
-                repeat=repeat,
-                window=window,
-                kind=request.request_type,
-                ids=tokens.ids,
-                start=tokens.start,
-                targets=tokens.targets,
-                log_likelihood=tokens.log_likelihood,
-                truncated=tokens.truncated,
-            )
-        )
-
-
-def _with_repeats(requests: list[Instance]) -> list[tuple[Instance, int]]:
-    """Each request with how often the same object came before: lm-eval repeats a request by repeating the object."""
-    seen: dict[int, int] = defaultdict(int)
-    numbered = []
-    for request in requests:
-        numbered.append((request, seen[id(request)]))
-        seen[id(request)] += 1
-    return numbered
+    def _end_ids(self, kwargs: dict[str, Any]) -> set[int]:
+        """The ids after which `generate` pads a row."""
+        configured = getattr(getattr(self.model, "generation_config", None), "eos_token_id", None)
+        ids = kwargs.get("eos_token_id", configured)
+        return set() if ids is None else {int(i) for i in torch.as_tensor(ids).flatten()}
 
 
 register_model("diffharness")(RecordingModel)

@@ -97,7 +97,7 @@ def test_use_cache_is_refused_before_anything_is_scored(tiny, tiny_models, tiny_
 def test_missing_request_is_named(tiny_evaluations):
     ledger = tiny_evaluations[0].ledger
     short = Ledger(tuple(r for r in ledger if (r.task, r.doc_id) != ("tiny_word", 7)))
-    expected = [(r.task, r.doc_id, r.index, r.repeat) for r in ledger]
+    expected = {(r.task, r.doc_id, r.index, r.repeat) for r in ledger}
     ledger.check_complete(expected)
     with pytest.raises(RunError, match="'tiny_word', document 7"):
         short.check_complete(expected)
