@@ -5,13 +5,16 @@ from __future__ import annotations
 import dataclasses
 import math
 
+import numpy as np
 import pytest
 import torch
 
 from diffharness.attribution.forms import NoAccountError, task_forms
 from diffharness.attribution.surrogates import Choice, LogLikelihood, Preference, TargetProbability
+from diffharness.evaluation import comparison, harness
 from diffharness.evaluation.ledger import Ledger, Reading
-from diffharness.evaluation.scores import DocumentScore, Evaluation, MetricKey, TaskInfo
+from diffharness.evaluation.scores import DocumentScore, Evaluation, MetricKey, TaskInfo, Value
+from tests import tiny as made
 
 PROMPT = (1, 5, 9)
 
@@ -138,18 +141,70 @@ def test_different_documents_have_no_account():
         task_forms("t", metric("exact_match"), *sides)
 
 
-def test_repeated_generations_have_no_account():
-    side = answered([(7, 2)], [1.0])
-    again = dataclasses.replace(next(iter(side.ledger)), repeat=1)
-    side = dataclasses.replace(side, ledger=Ledger((*side.ledger, again)))
-    with pytest.raises(NoAccountError, match="repeated generations"):
-        task_forms("t", metric("exact_match"), side, side)
+def repeated(answers: list[tuple[int, ...]], score: float) -> Evaluation:
+    readings = [dataclasses.replace(reading(0, 0, a, "generate_until"), repeat=r) for r, a in enumerate(answers)]
+    return evaluation("generate_until", readings, [document(0, exact_match=score)])
+
+
+def test_repeats_are_paired_in_order_and_averaged():
+    answers = [(7, 2), (8, 2), (9, 2)], [(7, 3), (8, 2), (9, 4, 2)]
+    sides = repeated(answers[0], 0.0), repeated(answers[1], 1.0)
+    found = task_forms("t", metric("exact_match"), *sides)
+    (form,) = found.forms
+    assert [(s.start, s.targets) for s in form.spans] == [(3, (2,)), (3, (3,)), (3, (2,)), (3, (4, 2))]
+    assert "averaged over 3 pairs" in found.name
+    log_likelihood_R = torch.tensor([-1.0, -3.0, -0.5, -0.25])
+    m = float(form.surrogate.path(log_likelihood_R))
+    assert m == pytest.approx((-2.0 + 0.0 + 0.25) / 3), "the second pair's answers are alike"
+    assert form.surrogate.metric(m) == pytest.approx(1 / (1 + math.exp(-m)))
+    assert form.surrogate.slope(m) > 0
+    same = repeated(answers[0], 0.0), repeated(answers[0], 1.0)
+    assert task_forms("t", metric("exact_match"), *same).constant == {0: 0.0}
+    with pytest.raises(NoAccountError, match="document 0 unequally often"):
+        task_forms("t", metric("exact_match"), sides[0], repeated(answers[1][:2], 1.0))
+
+
+@pytest.mark.parametrize("name", ["f1", "mcc", "brier_score", "likelihood"])
+def test_choices_of_a_metric_of_the_whole_task_are_probabilities(name):
+    side = choices()
+    found = task_forms("t", metric(name, higher_is_better=name != "brier_score"), side, side)
+    (form,) = found.forms
+    assert form.surrogate == Choice((1,), (1.0, 1.0), False)
+    assert found.name == f"probability of the right choice, in place of the task's {name}"
+    assert found.higher_is_better, "more probability is better, whatever the metric's direction"
+
+
+def same_text(value: Value) -> float:
+    assert isinstance(value, tuple)
+    return 100.0 * (value[0] == value[1])
+
+
+@pytest.mark.parametrize("better", [True, False])
+def test_answers_of_a_metric_of_the_whole_task_are_scored_alone(better):
+    gold = "the cat"
+    sides = [
+        evaluation(
+            "generate_until",
+            [reading(0, 0, (7, end), "generate_until"), reading(1, 0, (7, end), "generate_until")],
+            [document(i, bleu=(gold, answer)) for i, answer in enumerate(answers)],
+        )
+        for end, answers in ((2, ["the cat", "the cat"]), (3, ["a dog", "the cat"]))
+    ]
+    found = task_forms("t", metric("bleu", better), *sides, document_value=same_text)
+    (form,) = found.forms
+    assert form.surrogate == Preference(100.0, 0.0)
+    assert (found.constant, found.higher_is_better) == ({1: 100.0}, better)
+    assert found.name.endswith("two recorded answers, each document's bleu by itself")
+    with pytest.raises(NoAccountError, match="'bleu' has no number for a single document"):
+        task_forms("t", metric("bleu"), *sides, document_value=lambda _: None)
+    with pytest.raises(NoAccountError, match="'bleu' has no number for a single document"):
+        task_forms("t", metric("bleu"), *sides)
 
 
 @pytest.mark.parametrize(
     ("output_type", "name"),
     [
-        ("multiple_choice", "mcc"), ("loglikelihood", "odd"), ("loglikelihood_rolling", "acc"),
+        ("multiple_choice", "odd"), ("loglikelihood", "odd"), ("loglikelihood_rolling", "acc"),
         ("generate_until", "bleu"), ("unheard_of", "acc"),
     ],
 )  # fmt: skip
@@ -157,3 +212,38 @@ def test_metric_without_surrogate_says_so(output_type, name):
     side = evaluation(output_type, [reading(0, 0, (20, 2), output_type)], [document(0)])
     with pytest.raises(NoAccountError, match=rf"'({name}|{output_type})'"):
         task_forms("t", metric(name), side, side)
+
+
+@pytest.mark.parametrize(
+    ("output_type", "names", "more"),
+    [
+        ("multiple_choice", ["f1", "mcc", "brier_score"], {"doc_to_target": "gold", "doc_to_choice": "choices"}),
+        ("generate_until", ["bleu", "chrf", "ter"], {
+            "doc_to_target": "{{word}}", "generation_kwargs": {"until": ["."], "max_gen_toks": 6, "do_sample": False},
+        }),
+    ],
+)  # fmt: skip
+def test_tasks_of_lm_eval_with_a_metric_of_the_whole_are_scored_compared_and_accounted_for(
+    tmp_path, tiny_models, output_type, names, more
+):
+    rows: list[dict[str, object]] = [
+        {"prompt": f"the {w}", "choices": ["red", "blue"], "gold": i % 2, "word": "red one . two"}
+        for i, w in enumerate(("dog", "cat", "bird", "river", "house", "tree"))
+    ]
+    listed = [{"metric": n, "higher_is_better": n not in ("brier_score", "ter")} for n in names]
+    made.write_task(
+        tmp_path, "whole", rows, output_type=output_type, doc_to_text="{{prompt}}", metric_list=listed, **more
+    )
+    tasks = harness.load_tasks(["whole"], [tmp_path])
+    sides = [harness.evaluate(model, tasks)[0] for model in tiny_models]
+    for key in sides[0].tasks[0].metrics:
+        aggregation = tasks.aggregation("whole", key.metric)
+        result = comparison.compare("whole", key, *sides, aggregation, np.random.default_rng(0)).result
+        scores = [side.tasks[0].scores[str(key)] for side in sides]
+        assert result.gap == pytest.approx(scores[1] - scores[0], abs=1e-12)
+        assert result.low <= result.gap <= result.high
+        worth = comparison.document_value(aggregation)
+        found = task_forms("whole", key, *sides, document_value=worth)
+        assert len(found.forms) + len(found.constant) == len(rows)
+        values = [comparison.document_metric(d, key, worth) for side in sides for d in side.documents]
+        assert all(isinstance(v, float) and math.isfinite(v) for v in values)
