@@ -48,6 +48,11 @@ class CorpusSpec:
     config: str | None = None
     """Of a Hugging Face dataset."""
 
+    @property
+    def path(self) -> Path | None:
+        """The file or folder that is read, where it is one."""
+        return Path(self.name) if self.kind not in ("hub", "tasks") else None
+
     def __str__(self) -> str:
         """The corpus without its weight."""
         if self.kind != "hub":

@@ -102,6 +102,7 @@ class Sample:
     """Sequences to read, and what each source gave of them."""
 
     texts: list[Text]
+    """The documents of all sources in one random order, each document's sequences in turn."""
     counts: list[SourceCount]
     notes: tuple[str, ...]
 
@@ -151,8 +152,13 @@ def sample_corpus(
     total = sum(draw.n_tokens for draw in draws)
     if not total:
         raise UsageError(f"no text in {', '.join(map(str, specs))} has two tokens; give longer texts")
-    counts = [SourceCount(d.source.name, d.n_documents, len(d.texts), d.n_tokens, d.n_tokens / total) for d in draws]
-    return Sample([text for draw in draws for text in draw.texts], counts, (*left_out, *_lacks(draws, n_tokens)))
+    counts = [
+        SourceCount(d.source.name, len(d.documents), sum(map(len, d.documents)), d.n_tokens, d.n_tokens / total)
+        for d in draws
+    ]
+    documents = [document for draw in draws for document in draw.documents]
+    texts = [text for i in rng.permutation(len(documents)) for text in documents[i]]
+    return Sample(texts, counts, (*left_out, *_lacks(draws, n_tokens)))
 
 
 def _lacks(draws: Sequence[_Draw], n_tokens: int) -> Iterator[str]:
@@ -170,8 +176,7 @@ class _Draw:
     source: Source
     sequences: Iterator[tuple[Text, bool]]
     """Every sequence, and whether it starts a document."""
-    texts: list[Text] = field(default_factory=list)
-    n_documents: int = 0
+    documents: list[list[Text]] = field(default_factory=list)
     n_tokens: int = 0
     exhausted: bool = False
 
@@ -193,8 +198,9 @@ class _Draw:
                 self.exhausted = True
                 break
             text, starts = drawn
-            self.texts.append(text)
-            self.n_documents += starts
+            if starts:
+                self.documents.append([])
+            self.documents[-1].append(text)
             self.n_tokens += len(text.ids) - 1
         return self.n_tokens - before
 

@@ -141,6 +141,14 @@ def test_counts_are_of_documents_and_their_sequences(tmp_path):
     assert count.share == 1
 
 
+def test_sources_are_mixed_and_documents_stay_whole(tmp_path):
+    specs = [jsonl(tmp_path / f"{i}.jsonl", [words(25, s) for s in range(20)]) for i in range(2)]
+    sources = [t.source for t in sample(*specs, max_length=11).texts]
+    assert sources[::3] == sources[1::3] == sources[2::3], "three sequences a document"
+    assert len({s.split(":")[0] for s in sources[:30]}) == 2
+    assert sorted(sources) != sources
+
+
 def test_a_budget_is_passed_by_less_than_a_sequence(tmp_path):
     specs = [jsonl(tmp_path / f"{i}.jsonl", [words(7, s) for s in range(40)]) for i in range(9)]
     assert 300 <= sum(c.n_tokens for c in sample(*specs, n_tokens=300).counts) < 307
