@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import defaultdict, deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from lm_eval.api.instance import Instance
 from lm_eval.models.utils import Collator
@@ -80,8 +79,9 @@ def in_order_of_requests(
     waiting: dict[str, deque[Forwarded]] = defaultdict(deque)
     for prompt, row in zip(prompts, rows, strict=True):
         waiting[prompt].append(row)
-    groups: dict[Any, list[tuple[int, Any]]] = Collator.group(
-        enumerate(r.args[1] for r in requests), fn=lambda numbered: numbered[1]
-    )
-    found = {position: waiting[requests[position].args[0]].popleft() for g in groups.values() for position, _ in g}
+    arguments = [request.arguments[1] for request in requests]
+    groups = Collator.group(range(len(requests)), fn=arguments.__getitem__)
+    found = {
+        position: waiting[requests[position].arguments[0]].popleft() for group in groups.values() for position in group
+    }
     return [found[position] for position in range(len(requests))]
