@@ -11,6 +11,7 @@ from typing import Any
 
 from lm_eval.utils import hash_string
 
+from diffharness.errors import UsageError
 from diffharness.evaluation.recording import RecordingModel
 from diffharness.evaluation.transcript_files import ResultFiles, Sample
 from diffharness.evaluation.transcript_options import HUGGING_FACE
@@ -21,8 +22,12 @@ class Counts:
     """What was met."""
 
     n_answers: int = 0
-    n_empty: int = 0
+    n_ended: int = 0
+    """Answers after which the replay model finds a stop most likely."""
+    n_open: int = 0
+    """Answers that had room for more, and after which it does not."""
     n_other_text: int = 0
+    """Answers of which the ids say something else."""
     n_chats: int = 0
     n_rescored: int = 0
     remade: set[str] = field(default_factory=set)
@@ -32,18 +37,30 @@ class Counts:
     rolling_sums: dict[str, dict[str, float]] = field(default_factory=dict)
     """By task and document: log-likelihood of a rolling text in several windows."""
 
-    def add_answer(self, recorded: str, read: str) -> None:
-        """Count a generated answer, and what the ids made of it say."""
+    def add_answer(self, *, same: bool, stop: bool, room: bool) -> None:
+        """Count a generated answer: do its ids say the recorded text, was its stop found, had it room for more."""
         self.n_answers += 1
-        self.n_empty += not recorded
-        self.n_other_text += bool(recorded) and read != recorded
+        self.n_other_text += not same
+        self.n_ended += stop
+        self.n_open += room and not stop
 
     def add_prompts(
         self, name: str, task: Any, samples: Sequence[Sample], protocol: Mapping[str, Any], model: RecordingModel
     ) -> None:
-        """Count the documents that lm-eval would ask otherwise today, with the protocol that the files stand for."""
+        """Count the documents that lm-eval would ask otherwise today, with the protocol that the files stand for.
+
+        Raises:
+            UsageError: it can not ask at all with that protocol.
+        """
         logged = {sample["doc_id"]: sample["prompt_hash"] for sample in samples}
-        asked = _prompts_today(name, task, sorted(logged), protocol, model)
+        try:
+            asked = _prompts_today(name, task, sorted(logged), protocol, model)
+        except Exception as error:
+            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+            raise UsageError(
+                f"task {name!r} can not be asked here as it was then ({reason}); use the task's version that was run "
+                "and weights with the chat template of what answered"
+            ) from error
         n_other = sum(hash_string(prompt) != logged[doc_id] for doc_id, prompt in asked.items())
         if n_other and not self.n_chats:
             self.other_prompts[name] = (n_other, len(logged))
@@ -81,14 +98,11 @@ def notes(files: ResultFiles, model: RecordingModel, counts: Counts) -> list[str
             "lm-eval's hf model, and where that engine cut a long context is not known"
         )
     if n:
-        found.append(
-            f"generated ids re-tokenised in {n} of {n} answers: the samples files hold text; the stop that ended an "
-            "answer is not known and not scored"
-        )
+        ends = f"in {counts.n_ended} the stop is what the replay model finds most likely next"
+        ends += f", in {counts.n_open} it is not known" if counts.n_open else ""
+        found.append(f"generated ids re-tokenised in {n} of {n} answers, as the samples files hold text; {ends}")
     if counts.n_other_text:
         found.append(f"{counts.n_other_text} of {n} answers, re-tokenised, do not decode to the recorded text")
-    if counts.n_empty:
-        found.append(f"{counts.n_empty} of {n} answers are empty; the end-of-text token stands for the stop")
     if n and getattr(model, "think_end_token", None) is not None:
         found.append("thinking was cut off before lm-eval wrote the answers and can not be replayed")
     n_sums = sum(map(len, counts.rolling_sums.values()))

@@ -1,10 +1,9 @@
 """From the files of plain lm-eval to an `Evaluation`: its scores, and a ledger made anew from what it asked and got.
 
-The recorded requests pass through the recording model's own code (encoding, windows, truncation, prefix tokens) without
-the model being run, so that the ledger is the one that recording would have given. What text can not give back is said
-in `settings["notes"]`: ids of generated answers are made from their text, and of a rolling text in several windows
-only the sum of its log-likelihoods is known. Only requests that lm-eval's grouping scores on the wrong tokens are
-scored again, as recording does.
+The recorded requests pass through the recording model's own code (encoding, windows, truncation, prefix tokens), so
+that the ledger is the one that recording would have given. What text can not give back is said in `settings["notes"]`:
+ids of generated answers are made from their text, and of a rolling text in several windows only the sum of its
+log-likelihoods is known.
 """
 
 # lm-eval's decorators hide its signatures from type checkers.
@@ -13,15 +12,12 @@ scored again, as recording does.
 from __future__ import annotations
 
 import json
-import math
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
-import torch
 from lm_eval.api.instance import Instance, OutputType
-from lm_eval.models.huggingface import HFLM
 from lm_eval.utils import handle_non_serializable, hash_string
 
 from diffharness.errors import UsageError
@@ -29,68 +25,17 @@ from diffharness.evaluation.gathering import (
     _document,  # pyright: ignore[reportPrivateUsage]
     _task_info,  # pyright: ignore[reportPrivateUsage]
 )
-from diffharness.evaluation.grouping import TokenRequest
 from diffharness.evaluation.harness import LoadedTasks
 from diffharness.evaluation.ledger import Ledger, Reading
 from diffharness.evaluation.recording import RecordingModel
 from diffharness.evaluation.scores import Evaluation
+from diffharness.evaluation.transcriber import Transcriber
 from diffharness.evaluation.transcript_files import ResultFiles, Sample
 from diffharness.evaluation.transcript_notes import Counts, notes
-from diffharness.evaluation.transcript_options import HUGGING_FACE, protocol
+from diffharness.evaluation.transcript_options import protocol
 
 _Key = tuple[str, int, int, int]
 """Task, document, request, repeat."""
-
-
-class _Unanswered(HFLM):
-    """Stands where the recording model calls lm-eval's `hf` model: encodes as that does, and answers nothing.
-
-    The recording model turns `logits_cache` off to have wrongly grouped requests scored again; those are.
-    """
-
-    _grouped = False
-    _texts: dict[int, list[str]]
-    _text = ""
-
-    def _loglikelihood_tokens(
-        self, requests: list[TokenRequest], disable_tqdm: bool = False, override_bs: int | None = None
-    ) -> list[tuple[float, bool]]:
-        if self._grouped and not self.logits_cache:
-            return super()._loglikelihood_tokens(requests, disable_tqdm=disable_tqdm, override_bs=override_bs)
-        return [(math.nan, False)] * len(requests)
-
-    def generate_until(self, requests: list[Instance], disable_tqdm: bool = False) -> list[str]:
-        del disable_tqdm
-        texts = []
-        for request in requests:
-            self._text = self._texts[id(request)].pop(0)
-            super().generate_until([request], disable_tqdm=True)
-            texts.append(self._text)
-        return texts
-
-    def _model_generate(self, context: torch.Tensor, max_length: int, stop: list[str], **kwargs: Any) -> torch.Tensor:
-        del stop, kwargs
-        ids = self.tok_encode(self._text, add_special_tokens=False)[: max_length - context.shape[1]]
-        row = torch.tensor([ids or [self.eot_token_id]], dtype=context.dtype, device=context.device)
-        return torch.cat([context, row], dim=1)
-
-
-class _Transcriber(RecordingModel, _Unanswered):
-    """A recording model that is handed its answers.
-
-    It shares weights, tokenizer and settings with the model it is made of, whose ledger it leaves alone.
-    """
-
-    def __init__(self, model: RecordingModel, files: ResultFiles, texts: dict[int, list[str]]) -> None:
-        self.__dict__.update(model.__dict__)
-        self.report_progress(lambda: None)
-        self.clear_ledger()
-        max_length, batch_size = files.body.get("max_length"), str(files.body["config"].get("batch_size"))
-        if max_length is not None and max_length < model.max_length:
-            self._max_length = max_length
-        self.batch_size_per_gpu = int(batch_size) if batch_size.isdigit() else 64
-        self.logits_cache = self._grouped = model.logits_cache and files.engine in HUGGING_FACE
-        self._texts = texts
 
 
 @dataclass
@@ -129,7 +74,7 @@ def read_transcript(
 
     Args:
         files: the run.
-        model: the replay model: Hugging Face weights and tokenizer of what answered. It is not run.
+        model: the replay model: Hugging Face weights and tokenizer of what answered.
         tasks: the run's tasks, as they are here.
         model_args: the replay model's arguments, kept with the result.
 
@@ -175,7 +120,7 @@ def read_transcript(
 
 def _readings(files: ResultFiles, model: RecordingModel, transcript: _Transcript, counts: Counts) -> list[Reading]:
     """Let the requests pass through the recording model, and give each reading the answer of the files."""
-    transcriber = _Transcriber(model, files, transcript.texts)
+    transcriber = Transcriber(model, files, transcript.texts, counts)
     try:
         for kind, requests in transcript.instances.items():
             getattr(transcriber, kind)(requests)
@@ -193,17 +138,16 @@ def _readings(files: ResultFiles, model: RecordingModel, transcript: _Transcript
     return [
         reading
         for key, windows in by_request.items()
-        for reading in _answered(windows, transcript.answers[key], model, counts)
+        for reading in _answered(windows, transcript.answers[key], counts)
     ]
 
 
-def _answered(windows: list[Reading], answer: Any, model: RecordingModel, counts: Counts) -> list[Reading]:
+def _answered(windows: list[Reading], answer: Any, counts: Counts) -> list[Reading]:
     """The readings of one request with its recorded answer."""
     first = windows[0]
     rescored = [r for r in windows if r.plain_log_likelihood is not None]
     counts.n_rescored += len(rescored)
     if first.kind == "generate_until":
-        counts.add_answer(answer, model.tok_decode(list(first.targets)))
         return [replace(first, retokenised=True)]
     log_likelihood, greedy = answer if first.kind == "loglikelihood" else (answer, None)
     if len(windows) > 1:

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from copy import copy
 from dataclasses import replace
 
 import pytest
@@ -118,10 +119,10 @@ def test_answers_are_re_tokenised_after_the_recorded_prompt_and_marked(read, rec
         assert reading.retokenised
         assert (reading.start, reading.truncated) == (true.start, true.truncated)
         assert reading.ids[: reading.start + 1] == true.ids[: true.start + 1]
-        if reading.targets == true.targets[: len(reading.targets)]:
+        if model.hf_tokenizer.unk_token_id not in true.targets:
+            assert reading.targets == true.targets, "with its stop, which is in no file"
             same += 1
-            assert set(true.targets[len(reading.targets) :]) <= {model.eot_token_id, *model.tok_encode(".")}
-    assert same > 10, "the word tokenizer gives most answers back"
+    assert same > 10, "answers of known words"
     assert {key[3] for key in own if key[0] == "tiny_filters"} == {0, 1}
 
 
@@ -136,6 +137,7 @@ def test_what_is_not_exact_is_said_and_nothing_else(read):
     found = "\n".join(read.settings["notes"])
     for part in (
         "re-tokenised in 36 of 36 answers",
+        "the stop is what the replay model finds most likely next",
         "12 rolling texts take several windows",
         "brier_score: the files hold rounded values",
     ):
@@ -155,9 +157,9 @@ def test_transcript_is_saved_and_loaded_like_a_recording(read, tmp_path):
 def test_model_is_as_it_was(files, tiny_models, everything):
     model = tiny_models[0]
     model.clear_ledger()
-    before = dict(model.__dict__)
+    before = {name: copy(value) if isinstance(value, list | dict) else value for name, value in vars(model).items()}
     read_transcript(files, model, everything)
-    assert model.__dict__ == before
+    assert vars(model) == before
     assert len(model.ledger()) == 0
 
 
