@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from diffharness.errors import UsageError
-from diffharness.evaluation.harness import LoadedTasks, load_tasks
 from diffharness.evaluation.transcript_files import ResultFiles
+
+if TYPE_CHECKING:
+    from diffharness.evaluation.harness import LoadedTasks
 
 HUGGING_FACE = ("hf", "hf-auto", "huggingface", "diffharness")
 """lm-eval's model types whose `pretrained` names the weights that answered."""
@@ -92,6 +94,8 @@ def load_recorded_tasks(files: ResultFiles, include_path: Sequence[Path] = ()) -
     Raises:
         UsageError: it has not; naming where the run had them from.
     """
+    from diffharness.evaluation.harness import load_tasks
+
     try:
         return load_tasks(files.tasks, include_path)
     except UsageError as error:
