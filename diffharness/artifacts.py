@@ -87,28 +87,39 @@ class Workspace:
         return known["bytes"] > _HASHED_BYTES or file_hash(file) == known["sha256"]
 
     @contextmanager
-    def stage(self, stage: str, made_from: str, into: str = "") -> Iterator[Path]:
+    def stage(self, stage: str, made_from: str, into: str = "", *, resumable: bool = False) -> Iterator[Path]:
         """A folder to write the stage's files into; on success they move to `into` and are entered in the manifest.
 
         Args:
             stage: its name in the manifest.
             made_from: its fingerprint.
             into: the sub-folder that is replaced; the run folder itself, file by file, if empty.
+            resumable: whether what a stage that was cut off left is given to it again; so are the files of a finished
+                one that is no longer whole. It has to check them itself.
         """
         made = [p for p in (self.root, *self.root.absolute().parents) if not p.exists()]
         self.root.mkdir(parents=True, exist_ok=True)
-        for old in self.root.glob(f".{stage.replace('/', '-')}-*"):
-            shutil.rmtree(old, ignore_errors=True)
-        scratch = Path(tempfile.mkdtemp(prefix=f".{stage.replace('/', '-')}-", dir=self.root))
+        prefix = f".{stage.replace('/', '-').replace(' ', '-')}-"
+        scratch = self.root / f"{prefix}{made_from}"
+        for old in self.root.glob(f"{prefix}*"):
+            if not (resumable and old == scratch):
+                shutil.rmtree(old, ignore_errors=True)
+        scratch.mkdir(exist_ok=True)
+        target = self.root / into
+        if resumable:
+            self._take_back(stage, made_from, target, scratch)
         try:
             yield scratch
             files = sorted(str(p.relative_to(scratch)) for p in scratch.rglob("*") if p.is_file())
-            target = self.root / into
             for name in files:
                 (target / name).parent.mkdir(parents=True, exist_ok=True)
                 os.replace(scratch / name, target / name)
-        finally:
             shutil.rmtree(scratch, ignore_errors=True)
+        finally:
+            if not resumable:
+                shutil.rmtree(scratch, ignore_errors=True)
+            elif scratch.exists():
+                _remove_empty([scratch])
             _remove_empty(made)
         names = [str(Path(into) / name) for name in files]
         for gone in set(self._manifest["stages"].get(stage, {}).get("files", [])) - set(names):
@@ -123,6 +134,18 @@ class Workspace:
             }
         self._manifest["stages"][stage] = {"fingerprint": made_from, "files": names}
         write_atomically(self.root / "manifest.json", json.dumps(self._manifest, indent=1, sort_keys=True))
+
+    def _take_back(self, stage: str, made_from: str, target: Path, scratch: Path) -> None:
+        """Move what is left of a finished stage of this fingerprint to where it is written."""
+        entry = self._manifest["stages"].get(stage)
+        if entry is None or entry["fingerprint"] != made_from:
+            return
+        for name in entry["files"]:
+            file = self.root / name
+            place = scratch / file.relative_to(target)
+            if file.is_file() and not place.exists():
+                place.parent.mkdir(parents=True, exist_ok=True)
+                os.replace(file, place)
 
 
 def _read_manifest(file: Path) -> dict[str, dict[str, Any]]:
@@ -160,3 +183,10 @@ def model_fingerprint(model_args: Mapping[str, Any]) -> str:
         if path is not None and path.exists():
             named[key] = path_fingerprint(path)
     return fingerprint(named)
+
+
+def split_model_args(args: str) -> dict[str, Any]:
+    """Model arguments as lm-eval splits them, without importing it; a bare name is the model's."""
+    if "=" in args and not Path(args).exists():
+        return dict(part.split("=", 1) for part in args.split(",") if "=" in part)
+    return {"pretrained": args}

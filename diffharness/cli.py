@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from diffharness import __version__, defaults
-from diffharness.errors import DiffharnessError, UsageError
+from diffharness.errors import DiffharnessError, RunError, UsageError
 
 
 class _Group(click.Group):
@@ -60,12 +60,17 @@ def _run_options(with_models: bool) -> Callable[[Callable[..., None]], Callable[
         click.option("--tasks", metavar="A,B", multiple=True, help="lm-eval tasks, groups or patterns; repeatable."),
         click.option("--include-path", metavar="DIR", multiple=True, help="Folder of further tasks; repeatable."),
         click.option("--metric", metavar="NAME[,FILTER]", help="What the account is of  [a task's first metric]"),
-        click.option("--corpus", metavar="JSONL", multiple=True, help="Texts to train the crosscoder on (`text` in "
-                     "every line); repeatable  [what the tasks made the models read]"),
+        click.option("--corpus", metavar="TEXTS[@WEIGHT]", multiple=True, help="Texts to train the crosscoder on: "
+                     "JSONL (`text` in every line), .txt or Parquet, hf:NAME[:SPLIT[:COLUMN]], or `tasks` for the "
+                     "tasks' training splits; repeatable  [what the tasks made the models read]"),
         click.option("--probes", metavar="JSONL", help="Texts that name latents (`text` and `category` in every "
                      "line)  [none: latents stay unclear]"),
-        click.option("--baseline-results", metavar="DIR", help="Go on from what `diffharness lm-eval` recorded."),
+        click.option("--baseline-results", metavar="DIR", help="Go on from what `diffharness lm-eval` recorded, or "
+                     "from a folder of plain lm-eval (--output_path with --log_samples, any engine)."),
         click.option("--candidate-results", metavar="DIR", help="The same for the candidate."),
+        click.option("--replay-baseline", metavar="MODEL", help="Hugging Face weights to replay --baseline-results "
+                     "with  [those that were scored]"),
+        click.option("--replay-candidate", metavar="MODEL", help="The same for the candidate."),
         click.option("--config", metavar="YAML", type=click.Path(path_type=Path), help="Read options from a file; "
                      "`diffharness init` writes one."),
     ]  # fmt: skip
@@ -75,8 +80,14 @@ def _run_options(with_models: bool) -> Callable[[Callable[..., None]], Callable[
         click.option("--latents", type=int, help=f"Size of the crosscoder  [{defaults.EXPANSION} × hidden size]"),
         click.option("--k", type=int, help="Mean number of active latents a token  [hidden size / 32, 8 to 100]"),
         click.option("--train-tokens", type=int, help=f"Tokens of the corpora to read  [{defaults.TRAIN_TOKENS}]"),
+        click.option("--activation-dtype", metavar="DTYPE", help="float32, bfloat16 or float16: what activations are "
+                     "stored in  [as the models compute]"),
+        click.option("--stream/--store", default=None, help="Feed activations straight into training, never to disk; "
+                     "every pass reads the texts again  [store]"),
+        click.option("--skip-special/--code-special", default=None, help="Leave out the positions of special tokens, "
+                     "as the first one always is  [code]"),
         click.option("--limit", type=float, help="Documents a task: a count, or a fraction below 1  [all]"),
-        click.option("--batch-size", type=int, help=f"lm-eval's batch size  [{defaults.BATCH_SIZE}]"),
+        click.option("--batch-size", metavar="N", help=f"lm-eval's batch size, or auto  [{defaults.BATCH_SIZE}]"),
         click.option("--device", help="Torch device  [the first GPU, else the CPU]"),
         click.option("--seed", type=int, help=f"Of the crosscoder, samples and intervals  [{defaults.SEED}]"),
         click.option("--smallest-effect", type=float, help="Gaps below this are no change: absolute for scores from "
@@ -225,6 +236,24 @@ def load_report(folder: Path) -> Any:
     except ValidationError as error:
         first = error.errors()[0]
         raise UsageError(f"{folder} holds no report of this version: {first['msg']}; run it again") from error
+
+
+@main.command()
+@click.argument("folder", type=click.Path(path_type=Path), metavar="DIR")
+def activations(folder: Path) -> None:
+    """Show what the store of activations in DIR holds, and verify it.
+
+    DIR is a run's folder, its activations/ folder, or what `diffharness lm-eval` recorded. Leaves with 4 when a file
+    is damaged.
+    """
+    _quiet_libraries()
+    from diffharness.activations.inspection import inspect
+    from diffharness.report.store import print_store
+
+    found = inspect(folder)
+    print_store(found, _console(out=True))
+    if found.problems:
+        raise RunError(f"{len(found.problems)} of {found.n_shards} shards are damaged; {found.remedy}")
 
 
 @main.command()

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import difflib
+import re
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
@@ -32,8 +33,9 @@ class RunConfig(BaseModel):
     """`metric` or `metric,filter` that the account is of, where a task has it; by default a task's first."""
     layer: str = defaults.LAYER
     """Index of a decoder block, or a fraction of depth."""
-    corpus: tuple[Path, ...] = ()
-    """JSONL files with `text` that the crosscoder is trained on; by default what the tasks made the models read."""
+    corpus: tuple[str, ...] = ()
+    """Texts that the crosscoder is trained on: files, Hugging Face datasets, `tasks`, each with a weight or without
+    (`activations/corpora.py`); by default what the tasks made the models read."""
     probes: Path | None = None
     """JSONL file with `text` and `category` that names latents; without it they stay `unclear`."""
     latents: int | None = Field(None, ge=1)
@@ -42,10 +44,16 @@ class RunConfig(BaseModel):
     """Mean number of active latents a token; by default the hidden size over 32, at least 8 and at most 100."""
     train_tokens: int = Field(defaults.TRAIN_TOKENS, ge=100)
     """Tokens harvested from the corpora, a tenth of them held out."""
+    activation_dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    """What activations are stored in; by default what the models compute in."""
+    stream: bool = False
+    """Whether activations go straight into training and are never on disk; every pass reads the texts again."""
+    skip_special: bool = False
+    """Whether the positions of special tokens are left out, as the first one always is."""
     limit: float | None = Field(None, gt=0)
     """Documents a task: a count, or a fraction below 1."""
-    batch_size: int = Field(defaults.BATCH_SIZE, ge=1)
-    """lm-eval's batch size; fixed, so that both models are scored in the same batches."""
+    batch_size: int | str = defaults.BATCH_SIZE
+    """lm-eval's batch size: a number, so that both models are scored in the same batches, or `auto`."""
     device: str | None = None
     """Torch device; by default the first GPU, else the CPU."""
     seed: int = defaults.SEED
@@ -53,10 +61,32 @@ class RunConfig(BaseModel):
     """Gaps below this are not called a change: absolute for scores between 0 and 1, else relative to the loss."""
     output: Path = Path(defaults.OUTPUT)
     baseline_results: Path | None = None
-    """Folder that `diffharness lm-eval` recorded the baseline's evaluation in."""
+    """Folder that `diffharness lm-eval` recorded the baseline's evaluation in, or that plain lm-eval left with
+    `--output_path` and `--log_samples`."""
     candidate_results: Path | None = None
+    replay_baseline: str | None = None
+    """Hugging Face weights to replay with, where `baseline_results` were scored by another engine."""
+    replay_candidate: str | None = None
     controls: bool = True
     """Whether the account is done again with a random encoder and shuffled labels."""
+
+    @field_validator("batch_size")
+    @classmethod
+    def _batch_size(cls, value: int | str) -> int | str:
+        """A positive number, or lm-eval's `auto` and `auto:N`."""
+        if isinstance(value, str) and value.isdigit():
+            value = int(value)
+        if isinstance(value, int) and value > 0:
+            return value
+        if isinstance(value, str) and re.fullmatch(r"auto(:[1-9]\d*)?", value):
+            return value
+        raise ValueError(f"{value!r} is no batch size; give a number above 0, `auto` or `auto:N`")
+
+    @field_validator("corpus", mode="before")
+    @classmethod
+    def _corpora_as_text(cls, value: Any) -> Any:
+        """Files may be paths."""
+        return tuple(str(v) if isinstance(v, Path) else v for v in value) if isinstance(value, list | tuple) else value
 
     @field_validator("baseline", "candidate", "ancestor", "layer", mode="before")
     @classmethod
@@ -68,6 +98,11 @@ class RunConfig(BaseModel):
     def _consistent(self) -> RunConfig:
         if (self.baseline_results is None) != (self.candidate_results is None):
             raise ValueError("baseline_results and candidate_results go together; give both or neither")
+        for side in ("baseline", "candidate"):
+            if getattr(self, f"replay_{side}") is not None and getattr(self, f"{side}_results") is None:
+                raise ValueError(
+                    f"replay_{side} names the weights to replay {side}_results with; give these, or only {side}"
+                )
         recorded = self.baseline_results is not None
         for side in ("baseline", "candidate"):
             if getattr(self, side) is None and not recorded:
@@ -156,11 +191,15 @@ batch_size: {defaults.BATCH_SIZE}
 # Where the models are compared: a decoder block's index, or a fraction of depth.
 layer: {defaults.LAYER}
 
-# What the crosscoder learns from: JSONL files with a `text` in every line.
-# corpus: [texts.jsonl]
+# What the crosscoder learns from: JSONL (a `text` in every line), .txt or Parquet files, hf:DATASET, or `tasks` (the
+# tasks' own training splits), with weights if wanted; by default what the tasks made the models read.
+# corpus: [texts.jsonl@0.7, hf:org/dataset@0.3]
 # latents: 4096             # size of the crosscoder; by default {defaults.EXPANSION} times the hidden size
 # k: 32                     # mean number of active latents a token; by default the hidden size over 32, 8 to 100
 train_tokens: {defaults.TRAIN_TOKENS}
+# activation_dtype: bfloat16 # what activations are stored in; by default what the models compute in
+# stream: true              # keep activations off the disk: every pass reads the texts again
+# skip_special: true        # leave the positions of special tokens out, as the first one always is
 
 # What names the latents: a JSONL file with `text` and `category` in every line.
 # probes: probes.jsonl

@@ -1,7 +1,7 @@
 """The stages of a run, in order, and what each is made from.
 
-    evaluate ─► compare ──────────────────────────────┐
-    harvest  ─► train ─► latents ─► account ─► checks ─┴─► report
+    evaluate ─► compare ─► validate ────────────────────────────┐
+    harvest ──► train ───► latents ──► account ─► checks ────────┴─► report
 
 A stage leaves its artifact in the run's folder; one whose fingerprint stands is not run again, and models and tasks
 are only loaded when a stage needs them.
@@ -14,6 +14,7 @@ import shlex
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,6 +31,7 @@ from diffharness.session import Session
 
 if TYPE_CHECKING:
     from diffharness.evaluation.scores import Evaluation
+    from diffharness.stages.replaying import Harvested
 
 
 def run(config: RunConfig, *, console: Console | None = None, command: str | None = None) -> Report:
@@ -81,7 +83,7 @@ class Run:
 
     def stage(
         self, name: str, title: str, made_from: Any, work: Callable[[Path, Callable[[int, int], None]], None],
-        into: str = "",
+        into: str = "", *, resumable: bool = False,
     ) -> Stage:  # fmt: skip
         """Run a stage unless it stands; the first that has to run checks the whole session before."""
         if name in self._finished:
@@ -90,7 +92,8 @@ class Run:
         if not self.workspace.is_done(name, made):
             self.check()
             began = time.monotonic()
-            with self.progress.stage(title) as report, self.workspace.stage(name, made, into) as folder:
+            stage = self.workspace.stage(name, made, into, resumable=resumable)
+            with self.progress.stage(title) as report, stage as folder:
                 work(folder, report)
             self.seconds += time.monotonic() - began
         self._finished[name] = Stage(self.workspace.root / into, made)
@@ -134,25 +137,48 @@ class Run:
         work = lambda folder, _report: stages.compare(self, folder)  # noqa: E731
         return self.stage("compare", "compare the scores in pairs of documents", made_from, work)
 
+    def validity(self) -> Stage:
+        """Whether stored activations, read by each model's upper layers, give lm-eval's own answers."""
+        from diffharness import stages
+
+        self.comparison()  # finds what can not be compared, before anything is replayed
+        made_from = [
+            *(self.evaluation(s).fingerprint for s in self.sides), self.config.layer, self.config.activation_dtype,
+        ]  # fmt: skip
+        work = lambda folder, report: stages.validate(self, folder, report)  # noqa: E731
+        return self.stage("validate", "try whether replay gives lm-eval's answers", made_from, work)
+
     def harvest(self) -> Stage:
         """Activations of all models on the corpora, or on what the tasks made them read."""
         from diffharness import stages
 
-        texts = [path_fingerprint(p) for p in self.config.corpus] or [
+        texts = [*self.config.corpus, *self.session.corpus_fingerprints] or [
             self.evaluation(s).fingerprint for s in ("baseline", "candidate")
         ]
         made_from = [
             {s: self.session.model_fingerprints[s] for s in self.sides},
             texts, self.config.layer, self.config.train_tokens, self.config.seed, self.config.device,
+            self.config.activation_dtype, self.config.stream,
         ]  # fmt: skip
         work = lambda folder, report: stages.harvest(self, folder, report)  # noqa: E731
-        return self.stage("harvest", "read the corpus with all models under nnsight", made_from, work, "activations")
+        title = "read the texts with all models under nnsight" if not self.config.stream else "choose the texts"
+        return self.stage("harvest", title, made_from, work, "activations", resumable=True)
+
+    @cached_property
+    def harvested(self) -> Harvested:
+        """The activations, opened and verified once."""
+        from diffharness import stages
+
+        return stages.harvested(self)
 
     def crosscoder(self, sides: tuple[str, str]) -> Stage:
         """A trained crosscoder over two of the models, with its quality."""
         from diffharness import stages
 
-        made_from = [self.harvest().fingerprint, sides, self.config.latents, self.config.k, self.config.seed]
+        made_from = [
+            self.harvest().fingerprint, sides, self.config.latents, self.config.k, self.config.seed,
+            self.config.skip_special,
+        ]  # fmt: skip
         name = "–".join(sides)
         into = "crosscoder" if sides == ("baseline", "candidate") else f"crosscoder/{'-'.join(sides)}"
         work = lambda folder, report: stages.train(self, sides, folder, report)  # noqa: E731
@@ -199,17 +225,24 @@ class Run:
         """All of it, written as JSON, Markdown and HTML."""
         from diffharness import stages
 
-        ancestral = [("ancestor", side) for side in ("baseline", "candidate")] if "ancestor" in self.sides else []
-        made_from = [
-            *(self.evaluation(s).fingerprint for s in self.sides),
-            self.checks().fingerprint,
-            *(self.latents(pair).fingerprint for pair in ancestral),
-            self.controls().fingerprint if self.config.controls else None,
-            self.command,
-        ]
+        made_from: list[Any] = [*(self.evaluation(s).fingerprint for s in self.sides), self.command]
+        if self.withheld is None:
+            ancestral = [("ancestor", side) for side in ("baseline", "candidate")] if "ancestor" in self.sides else []
+            made_from += [
+                self.checks().fingerprint,
+                *(self.latents(pair).fingerprint for pair in ancestral),
+                self.controls().fingerprint if self.config.controls else None,
+            ]
+        else:
+            made_from += [self.comparison().fingerprint, self.validity().fingerprint]
         work = lambda folder, _report: stages.report(self, folder)  # noqa: E731
         folder = self.stage("report", "write the report", made_from, work).folder
         return Report.load(folder)
+
+    @property
+    def withheld(self) -> str | None:
+        """Why there can be no mechanism section, where the validity gate found so."""
+        return self.read_json(self.validity(), "validity.json")["withheld"]
 
     def read_json(self, stage: Stage, name: str) -> Any:
         """What a stage left as JSON."""

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from diffharness.artifacts import Workspace, fingerprint
+from diffharness.artifacts import Workspace, fingerprint, model_fingerprint, split_model_args
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from diffharness.evaluation.recording import RecordingModel
     from diffharness.evaluation.scores import Evaluation
 
@@ -29,7 +31,7 @@ def check_recording(model: RecordingModel) -> None:
     if model.record_to is not None:
         Workspace(model.record_to, "record_to")
     if model.layer is not None:
-        _layer(model, model.layer)
+        _layers(model, model.layer)
 
 
 def save_recording(model: RecordingModel, evaluation: Evaluation, results: dict[str, Any]) -> None:
@@ -45,32 +47,44 @@ def save_recording(model: RecordingModel, evaluation: Evaluation, results: dict[
     from diffharness.evaluation.harness import write_results
 
     workspace = Workspace(model.record_to, "record_to")
+    weights = model_fingerprint(split_model_args(evaluation.model_args))
+    evaluation = replace(evaluation, settings={**evaluation.settings, "model_fingerprint": weights})
     made_from = fingerprint(evaluation.model_args, dict(evaluation.settings), [t.hash for t in evaluation.tasks])
     with workspace.stage("evaluate", made_from) as folder:
         evaluation.save(folder)
         write_results(results, folder)
     if model.layer is None:
         return
-    layer = _layer(model, model.layer)
-    with workspace.stage("activations", fingerprint(made_from, layer), "activations") as folder:
-        _save_activations(model, evaluation, layer, folder)
+    layers = _layers(model, model.layer)
+    made_from = fingerprint(made_from, layers)
+    with workspace.stage("activations", made_from, "activations", resumable=True) as folder:
+        _save_activations(model, evaluation, layers, weights, folder)
 
 
-def _layer(model: RecordingModel, spec: str) -> int:
+def _layers(model: RecordingModel, spec: str) -> tuple[int, ...]:
+    """The layers that `layer=` names: one, or several joined by `+`."""
     from diffharness.activations.layers import decoder_layers, resolve_layer
 
-    return resolve_layer(spec, len(decoder_layers(model.hf_model)[1]))
+    n_layers = len(decoder_layers(model.hf_model)[1])
+    return tuple(sorted({resolve_layer(part, n_layers) for part in spec.split("+")}))
 
 
-def _save_activations(model: RecordingModel, evaluation: Evaluation, layer: int, folder: Path) -> None:
+def _save_activations(
+    model: RecordingModel, evaluation: Evaluation, layers: tuple[int, ...], weights: str, folder: Path
+) -> None:
     from diffharness.activations.capture import LayerReader
     from diffharness.activations.corpus import Text
-    from diffharness.activations.replay import replay
-    from diffharness.activations.store import StoreWriter
+    from diffharness.activations.harvesting import ReplayedTexts
+    from diffharness.activations.store import StoreSpec, write_store
 
+    hf_model = model.hf_model
     read = {r.ids: Text(r.ids, f"{r.task}:{r.doc_id}") for r in evaluation.ledger if len(r.ids) > 1}
-    texts = list(read.values())
-    writer = StoreWriter(folder, sides=("recorded",), layer=layer, texts=texts)
-    for batch in replay([LayerReader(model.hf_model, layer)], [text.ids for text in texts]):
-        writer.add(batch)
-    writer.finish()
+    spec = StoreSpec(
+        sides=("recorded",),
+        layers=layers,
+        d_model=hf_model.config.get_text_config().hidden_size,
+        dtype=str(hf_model.dtype).removeprefix("torch."),
+        models={"recorded": weights},
+        special_ids=tuple(sorted(model.hf_tokenizer.all_special_ids)),
+    )
+    write_store(folder, spec, list(read.values()), ReplayedTexts([LayerReader(hf_model, layers)]))

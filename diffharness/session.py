@@ -8,12 +8,13 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from diffharness.artifacts import fingerprint, model_fingerprint, path_fingerprint
+from diffharness.artifacts import fingerprint, model_fingerprint, path_fingerprint, split_model_args
 from diffharness.config import RunConfig
 from diffharness.errors import UsageError
 
 if TYPE_CHECKING:
     from diffharness.activations.capture import LayerReader, UpperStack
+    from diffharness.activations.corpora import CorpusSpec
     from diffharness.evaluation.harness import LoadedTasks
     from diffharness.evaluation.recording import RecordingModel
 
@@ -24,7 +25,9 @@ class Architecture:
 
     hidden_size: int
     n_layers: int
+    tokenizer: Any
     vocabulary: Mapping[str, int]
+    special_ids: frozenset[int]
 
 
 class Session:
@@ -55,7 +58,7 @@ class Session:
     @cached_property
     def model_fingerprints(self) -> dict[str, str]:
         """What tells one side's model from another, without loading it."""
-        return {side: model_fingerprint(_split_args(args)) for side, args in self.model_args.items()}
+        return {side: model_fingerprint(split_model_args(args)) for side, args in self.model_args.items()}
 
     @cached_property
     def tasks_fingerprint(self) -> str:
@@ -68,6 +71,21 @@ class Session:
                 parts.append(path_fingerprint(folder))
                 parts.extend(path_fingerprint(f) for f in _files_named_in(folder))
         return fingerprint(parts)
+
+    @cached_property
+    def corpora(self) -> tuple[CorpusSpec, ...]:
+        """The corpora that the crosscoder is trained on; none stands for what the tasks made the models read."""
+        from diffharness.activations.corpora import parse_corpus
+
+        return tuple(parse_corpus(spec) for spec in self.config.corpus)
+
+    @property
+    def corpus_fingerprints(self) -> list[str]:
+        """What tells the corpora's content from another, as far as it is on this machine."""
+        return [
+            path_fingerprint(Path(spec.name)) if spec.kind not in ("hub", "tasks") else self.tasks_fingerprint
+            for spec in self.corpora
+        ]
 
     @cached_property
     def tasks(self) -> LoadedTasks:
@@ -91,6 +109,33 @@ class Session:
         from diffharness.activations.capture import LayerReader
 
         return LayerReader(self.model(side).hf_model, self.layer)
+
+    @cached_property
+    def special_ids(self) -> frozenset[int]:
+        """Ids of the baseline tokenizer's special tokens."""
+        return self.architectures["baseline"].special_ids
+
+    @property
+    def skipped_ids(self) -> frozenset[int]:
+        """Ids whose positions have no code, besides the first of a sequence."""
+        return self.special_ids if self.config.skip_special else frozenset()
+
+    @property
+    def device(self) -> str:
+        """Where the baseline is; the crosscoder goes there too."""
+        return str(next(self.model("baseline").hf_model.parameters()).device)
+
+    @property
+    def store_dtype(self) -> str:
+        """What activations are stored in: as asked for, or what the models' dtypes promote to."""
+        import functools
+
+        import torch
+
+        if self.config.activation_dtype != "auto":
+            return self.config.activation_dtype
+        dtypes = [self.model(side).hf_model.dtype for side in self.sides]
+        return str(functools.reduce(torch.promote_types, dtypes)).removeprefix("torch.")
 
     def upper(self, side: str) -> UpperStack:
         """A side's layers above the run's layer."""
@@ -124,11 +169,9 @@ class Session:
         Raises:
             UsageError: a model, task, layer or corpus that can not be used, in one line with the remedy.
         """
-        from diffharness.activations.corpus import read_texts
+        from diffharness.evaluation.tokenizers import compare_tokenizers
         from diffharness.latents.probes import load_probes
 
-        if self.config.corpus and sum(len(read_texts(path)) for path in self.config.corpus) < 2:
-            raise UsageError(f"--corpus {self.config.corpus[0]} holds one text; give at least two, to hold one out")
         if self.config.probes is not None:
             load_probes(self.config.probes)
         sizes = {side: a.hidden_size for side, a in self.architectures.items()}
@@ -142,12 +185,22 @@ class Session:
         notes = [
             note
             for side in self.sides[1:]
-            for note in _compare_vocabularies(side, self.architectures["baseline"], self.architectures[side])
+            for note in compare_tokenizers(
+                self.architectures["baseline"].tokenizer, self.architectures[side].tokenizer, side
+            )
         ]
         if self.config.metric is not None:
             self.tasks.check_metric(self.config.metric)
         _ = self.tasks
-        return tuple(notes)
+        return (*notes, *self._check_corpora())
+
+    def _check_corpora(self) -> tuple[str, ...]:
+        """Find corpora that can not be read; notes on tasks without a training split."""
+        from diffharness.activations.corpora import check_corpus
+
+        specs = self.corpora
+        tasks = self.tasks.tasks if any(spec.kind == "tasks" for spec in specs) else None
+        return check_corpus(specs, tasks)
 
     def check_tokens(self, ids: set[int], where: str) -> None:
         """Refuse a token that not every side's tokenizer has; such tokens are allowed as long as nothing uses them.
@@ -167,13 +220,6 @@ class Session:
                     f"{where} uses the token {used[0]!r} of the {side}'s tokenizer, which not all have; compare models "
                     "that share a tokenizer, or leave out the text that uses it"
                 )
-
-
-def _split_args(args: str) -> dict[str, Any]:
-    """Model arguments as lm-eval splits them, without importing it."""
-    if "=" in args and not Path(args).exists():
-        return dict(part.split("=", 1) for part in args.split(",") if "=" in part)
-    return {"pretrained": args}
 
 
 def _files_named_in(folder: Path) -> list[Path]:
@@ -206,30 +252,10 @@ def _architecture(side: str, arguments: Mapping[str, Any]) -> Architecture:
     try:
         config = AutoConfig.from_pretrained(name, **options).get_text_config()
         tokenizer = AutoTokenizer.from_pretrained(str(arguments.get("tokenizer") or name), **options)
-        return Architecture(config.hidden_size, config.num_hidden_layers, tokenizer.get_vocab())
+        special = frozenset(tokenizer.all_special_ids)
+        return Architecture(config.hidden_size, config.num_hidden_layers, tokenizer, tokenizer.get_vocab(), special)
     except Exception as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise UsageError(
             f"the {side} {name!r} is neither a model folder nor a Hub model within reach: {reason}"
         ) from error
-
-
-def _compare_vocabularies(side: str, baseline: Architecture, other: Architecture) -> list[str]:
-    """Notes on tokens that only one side has; they are allowed as long as no sequence uses them.
-
-    Raises:
-        UsageError: a token means another id on the other side.
-    """
-    shared = baseline.vocabulary.keys() & other.vocabulary.keys()
-    moved = [t for t in shared if baseline.vocabulary[t] != other.vocabulary[t]]
-    ids = {i: t for t, i in baseline.vocabulary.items()}
-    renamed = [t for t, i in other.vocabulary.items() if t not in shared and i in ids]
-    if moved or renamed:
-        token = sorted(moved or renamed)[0]
-        raise UsageError(
-            f"the tokenizers of baseline and {side} differ: token {token!r} is "
-            f"{baseline.vocabulary.get(token, 'absent')} on one side and {other.vocabulary[token]} on the other; "
-            "compare models that share a tokenizer"
-        )
-    extra = len(baseline.vocabulary.keys() ^ other.vocabulary.keys())
-    return [f"the {side}'s tokenizer has {extra} added or missing tokens against the baseline's"] if extra else []

@@ -38,7 +38,7 @@ def test_single_values_may_stand_alone(tmp_path):
     values = {"baseline": "a", "candidate": "b", "tasks": "one, two", "corpus": "x.jsonl", "layer": 3}
     config = RunConfig.make(read_yaml(written(tmp_path, yaml.safe_dump(values))))
     assert config.tasks == ("one", "two")
-    assert config.corpus == (Path("x.jsonl"),)
+    assert config.corpus == ("x.jsonl",)
     assert config.layer == "3"
 
 

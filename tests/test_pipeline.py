@@ -30,10 +30,10 @@ from diffharness.report.schema import Report
 from tests.tiny import WORDS, tokenizer, write_jsonl
 
 EVERY = [
-    "evaluate baseline", "evaluate candidate", "compare", "harvest", "train baseline-candidate",
+    "evaluate baseline", "evaluate candidate", "compare", "validate", "harvest", "train baseline-candidate",
     "latents baseline-candidate", "account", "checks", "controls", "report",
 ]  # fmt: skip
-FROM_TRAIN = EVERY[4:]
+FROM_TRAIN, FROM_LATENTS = EVERY[5:], EVERY[6:]
 
 
 @pytest.fixture(scope="module")
@@ -56,9 +56,9 @@ def ran(monkeypatch) -> list[str]:
     names: list[str] = []
     whole = Workspace.stage
 
-    def listed(self: Workspace, stage: str, made_from: str, into: str = ""):
+    def listed(self: Workspace, stage: str, *rest: Any, **more: Any):
         names.append(stage)
-        return whole(self, stage, made_from, into)
+        return whole(self, stage, *rest, **more)
 
     monkeypatch.setattr(Workspace, "stage", listed)
     return names
@@ -110,7 +110,7 @@ print([m for m in ("torch", "lm_eval", "transformers", "nnsight", "datasets") if
         ({"smallest_effect": 0.3}, ["checks", "controls", "report"]),
         ({"latents": 24}, FROM_TRAIN),
         ({"metric": "acc_norm"}, ["compare", "account", "checks", "controls", "report"]),
-        ({"limit": 8}, [s for s in EVERY if s not in ("harvest", "train baseline-candidate", EVERY[5])]),
+        ({"limit": 8}, [s for s in EVERY if s not in ("harvest", "train baseline-candidate", EVERY[6])]),
         ({"controls": False}, ["report"]),
     ],
     ids=lambda value: "".join(value) if isinstance(value, dict) else "",
@@ -126,7 +126,7 @@ def test_changed_probes_rename_the_latents_only(again, ran, tiny, tmp_path):
     lines = [json.loads(line) for line in tiny.probes.read_text().splitlines()]
     other = write_jsonl(tmp_path / "other.jsonl", [{**line, "category": line["category"].upper()} for line in lines])
     again(probes=other)
-    assert ran == EVERY[5:]
+    assert ran == FROM_LATENTS
 
 
 @pytest.mark.parametrize("damage", ["deleted", "truncated"])
@@ -253,7 +253,7 @@ def test_paired_recordings_are_what_a_replay_reads(recorded, small, tmp_path):
     own = {text.ids: i for i, text in enumerate(read.texts)}
     assert {t.ids for t in taken.texts} == set(own)
     for i, text in enumerate(taken.texts):
-        assert abs(taken.rows_of(i) - read.rows_of(own[text.ids])).max() < 1e-5
+        assert abs(taken.text(i, 1) - read.text(own[text.ids], 1)).max() < 1e-5
 
 
 def test_exact_check_asks_as_the_recording_did(quick_door, tiny, tiny_moved, tmp_path):

@@ -1,153 +1,319 @@
 """The on-disk store of paired activations: safetensors shards and a Parquet index of the texts they are from.
 
-Only coded positions are stored (the first position of a sequence has no code). Legend: N tokens, M models, D width.
+Every position that was read is stored. Shards are planned before anything is read, each holds whole texts and says
+in its header what plan it belongs to and what its numbers hash to; so a store that was cut off goes on with the first
+shard that is missing or damaged. Legend: N tokens, T positions, M models, D width.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 from jaxtyping import Float
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 from torch import Tensor
 
 from diffharness.activations.corpus import Text
-from diffharness.activations.replay import PairedBatch, coded_positions
+from diffharness.activations.rows import ActivationRows, coded_ranges
 from diffharness.errors import RunError
 
 SHARD_TOKENS = 1 << 16
+SHARD_BYTES = 128 << 20
+"""A shard ends with the text that reaches either."""
+FORMAT = "diffharness-activations/1"
+DTYPES = ("float32", "bfloat16", "float16")
+
+Read = Callable[[Sequence[Text]], Iterator[tuple[int, Mapping[int, Float[Tensor, "T M D"]]]]]
+"""Reads texts: yields, in any order, a text's place in the list and its activations by layer, all positions."""
 
 
-class StoreWriter:
-    """Writes replayed batches into a folder, a shard at a time; each shard and the index appear whole.
+@dataclass(frozen=True)
+class StoreSpec:
+    """What a store holds, apart from the texts."""
+
+    sides: tuple[str, ...]
+    """Names of the models, in order."""
+    layers: tuple[int, ...]
+    """0-based decoder blocks."""
+    d_model: int
+    dtype: str
+    """One of `DTYPES`."""
+    models: Mapping[str, str]
+    """Each side's fingerprint of weights."""
+    special_ids: tuple[int, ...] = ()
+    """Ids of special tokens, so that their positions can be left out."""
+
+    @property
+    def token_bytes(self) -> int:
+        """What one token takes at all layers."""
+        return len(self.layers) * len(self.sides) * self.d_model * torch_dtype(self.dtype).itemsize
+
+
+def torch_dtype(name: str) -> torch.dtype:
+    """The dtype of a name."""
+    return getattr(torch, name)
+
+
+def write_store(
+    folder: Path,
+    spec: StoreSpec,
+    texts: Sequence[Text],
+    read: Read,
+    progress: Callable[[int, int], None] | None = None,
+) -> None:
+    """Write all texts' activations; shards of an earlier attempt that are whole are kept.
 
     Args:
-        folder: an existing folder.
-        sides: names of the models, in order.
-        layer: the layer that was read.
-        texts: the sequences that are replayed.
+        folder: an existing folder, empty or left by an earlier attempt.
+        spec: what is stored.
+        texts: the sequences, in the order that they are stored in.
+        read: reads some of the texts with all models.
+        progress: called with (texts stored, all texts).
+
+    Raises:
+        RunError: an activation is not finite in the store's dtype.
     """
+    shards = []
+    for number, (first, stop) in enumerate(_plan(spec, texts)):
+        file = folder / f"shard_{number:05d}.safetensors"
+        some = texts[first:stop]
+        plan = _plan_hash(spec, some)
+        digest = _whole_digest(file, spec, plan)
+        if digest is None:
+            report = (lambda n, before=first: progress(before + n, len(texts))) if progress else None
+            digest = _write_shard(file, spec, some, read, plan, report)
+        elif progress is not None:
+            progress(stop, len(texts))
+        shards.append({"name": file.name, "n_rows": sum(len(t.ids) for t in some), "plan": plan, "sha256": digest})
+    _write_index(folder / "index.parquet", spec, texts, shards)
 
-    def __init__(self, folder: Path, *, sides: Sequence[str], layer: int, texts: Sequence[Text]) -> None:
-        self.folder = folder
-        self.sides = tuple(sides)
-        self.layer = layer
-        self.texts = texts
-        self._pending: list[Tensor] = []
-        self._n_pending = 0
-        self._n_written = 0
-        self._shards: list[str] = []
-        self._index: list[tuple[int, int, int]] = []
 
-    def add(self, batch: PairedBatch) -> None:
-        """Append the coded positions of every sequence of a batch."""
-        start = self._n_written + self._n_pending
-        for text, length in zip(batch.rows, batch.lengths, strict=True):
-            self._index.append((text, start, length - 1))
-            start += length - 1
-        self._pending.append(batch.x_BTMD[coded_positions(batch.ids_BT, batch.lengths)].float().cpu())
-        self._n_pending += len(self._pending[-1])
-        if self._n_pending >= SHARD_TOKENS:
-            self._flush()
+def write_texts(folder: Path, spec: StoreSpec, texts: Sequence[Text]) -> None:
+    """Write the index alone: the texts of activations that are streamed."""
+    _write_index(folder / "index.parquet", spec, texts, [])
 
-    def add_text(self, text: int, x_NMD: Float[Tensor, "N M D"]) -> None:
-        """Append one text's coded positions, as an `ActivationStore` holds them."""
-        self._index.append((text, self._n_written + self._n_pending, len(x_NMD)))
-        self._pending.append(x_NMD)
-        self._n_pending += len(x_NMD)
-        if self._n_pending >= SHARD_TOKENS:
-            self._flush()
 
-    def _flush(self) -> None:
-        if not self._pending:
-            return
-        name = f"shard_{len(self._shards):05d}.safetensors"
-        partial = self.folder / f"{name}.partial"
-        save_file({"x_NMD": torch.cat(self._pending).contiguous()}, partial)
-        partial.replace(self.folder / name)
-        self._shards.append(name)
-        self._n_written += self._n_pending
-        self._pending, self._n_pending = [], 0
+def _plan(spec: StoreSpec, texts: Sequence[Text]) -> list[tuple[int, int]]:
+    """First text and end of each shard."""
+    target = max(1, min(SHARD_TOKENS, SHARD_BYTES // spec.token_bytes))
+    shards, first, n_tokens = [], 0, 0
+    for i, text in enumerate(texts):
+        n_tokens += len(text.ids)
+        if n_tokens >= target or i == len(texts) - 1:
+            shards.append((first, i + 1))
+            first, n_tokens = i + 1, 0
+    return shards
 
-    def finish(self) -> list[Path]:
-        """Write what is left and the index; the files of the store."""
-        self._flush()
-        table = pa.table(
-            {
-                "start": [start for _, start, _ in self._index],
-                "length": [length for _, _, length in self._index],
-                "source": [self.texts[text].source for text, _, _ in self._index],
-                "ids": pa.array([list(self.texts[text].ids) for text, _, _ in self._index], pa.list_(pa.int32())),
-            }
-        ).replace_schema_metadata(
-            {"diffharness": json.dumps({"sides": self.sides, "layer": self.layer, "shards": self._shards})}
-        )
-        partial = self.folder / "index.parquet.partial"
-        pq.write_table(table, partial)
-        partial.replace(self.folder / "index.parquet")
-        return [self.folder / "index.parquet", *(self.folder / name for name in self._shards)]
+
+def _plan_hash(spec: StoreSpec, texts: Sequence[Text]) -> str:
+    digest = hashlib.sha256(json.dumps([FORMAT, asdict(spec)], sort_keys=True).encode())
+    for text in texts:
+        digest.update(np.asarray([len(text.ids), *text.ids], dtype="<i4").tobytes())
+    return digest.hexdigest()
+
+
+def _write_shard(
+    file: Path, spec: StoreSpec, texts: Sequence[Text], read: Read, plan: str, report: Callable[[int], None] | None
+) -> str:
+    starts = np.cumsum([0, *(len(text.ids) for text in texts)])
+    dtype = torch_dtype(spec.dtype)
+    shape = (int(starts[-1]), len(spec.sides), spec.d_model)
+    x = {layer: torch.empty(shape, dtype=dtype) for layer in spec.layers}
+    for done, (i, found) in enumerate(read(texts), start=1):
+        for layer in spec.layers:
+            rows_TMD = found[layer].to(device="cpu", dtype=dtype)
+            if not torch.isfinite(rows_TMD).all():
+                raise RunError(
+                    f"activations of layer {layer} on {texts[i].source} are not finite in {spec.dtype}; choose "
+                    "another --activation-dtype (bfloat16 reaches as far as float32), or check the models' weights"
+                )
+            x[layer][starts[i] : starts[i + 1]] = rows_TMD
+        if report is not None:
+            report(done)
+    tensors = {f"layer_{layer}": x_NMD for layer, x_NMD in x.items()}
+    digest = _digest(tensors)
+    partial = file.with_suffix(".partial")
+    save_file(tensors, partial, metadata={"diffharness": json.dumps({"plan": plan, "sha256": digest})})
+    partial.replace(file)
+    return digest
+
+
+def _digest(tensors: Mapping[str, Tensor]) -> str:
+    """SHA-256 over the numbers of all layers, in ascending order of their names' layers."""
+    digest = hashlib.sha256()
+    for name in sorted(tensors, key=lambda n: int(n.removeprefix("layer_"))):
+        for piece in tensors[name].split(1 << 14):
+            digest.update(piece.view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+def _open_shard(file: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
+    """A shard's header and its tensors, memory-mapped."""
+    with safe_open(file, framework="pt") as opened:
+        header = json.loads((opened.metadata() or {}).get("diffharness", "{}"))
+        return header, {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118 (not a dict)
+
+
+def _whole_digest(file: Path, spec: StoreSpec, plan: str) -> str | None:
+    """The digest of a shard that stands, whole, for this plan; else none."""
+    if not file.is_file():
+        return None
+    try:
+        header, tensors = _open_shard(file)
+    except (SafetensorError, OSError):
+        return None
+    if header.get("plan") != plan or set(tensors) != {f"layer_{layer}" for layer in spec.layers}:
+        return None
+    return header["sha256"] if _digest(tensors) == header.get("sha256") else None
+
+
+def _write_index(file: Path, spec: StoreSpec, texts: Sequence[Text], shards: list[dict[str, Any]]) -> None:
+    table = pa.table(
+        {
+            "start": np.cumsum([0, *(len(text.ids) for text in texts)])[:-1],
+            "source": [text.source for text in texts],
+            "ids": pa.array([list(text.ids) for text in texts], pa.list_(pa.int32())),
+        }
+    )
+    header = {"format": FORMAT, "spec": asdict(spec), "shards": shards, "texts": _texts_digest(texts)}
+    partial = file.with_suffix(".partial")
+    pq.write_table(table.replace_schema_metadata({"diffharness": json.dumps(header)}), partial)
+    partial.replace(file)
+
+
+def _texts_digest(texts: Sequence[Text]) -> str:
+    digest = hashlib.sha256()
+    for text in texts:
+        digest.update(f"{text.source}\n".encode() + np.asarray(text.ids, dtype="<i4").tobytes())
+    return digest.hexdigest()
 
 
 @dataclass(frozen=True)
 class ActivationStore:
-    """Activations of several models on the same tokens, text by text."""
+    """Activations of several models on the same tokens, text by text, memory-mapped."""
 
-    sides: tuple[str, ...]
-    layer: int
-    x_NMD: Float[Tensor, "N M D"]
-    starts: np.ndarray
-    """First row of each text."""
+    folder: Path
+    spec: StoreSpec
     texts: tuple[Text, ...]
-    """Text i owns rows `starts[i] … starts[i] + len(ids) − 2`: its positions from the second on."""
+    starts: np.ndarray
+    """First row of each text; text i owns rows `starts[i] … starts[i] + len(ids) − 1`, a row a position."""
+    shards: tuple[Mapping[str, Any], ...]
+    """Name, number of rows, plan and SHA-256 of each."""
 
     @classmethod
-    def open(cls, folder: Path) -> ActivationStore:
-        """Open what a `StoreWriter` wrote.
+    def open(cls, folder: Path, *, verify: bool = True) -> ActivationStore:
+        """Open what `write_store` wrote.
+
+        Args:
+            folder: the store's folder.
+            verify: read every shard once and compare its checksum; otherwise only the index is checked.
 
         Raises:
-            RunError: a file is absent or damaged.
+            RunError: a file is absent, cut off or altered; names it.
         """
+        file = folder / "index.parquet"
         try:
-            table = pq.read_table(folder / "index.parquet")
-            header = json.loads(table.schema.metadata[b"diffharness"])
-            shards = [load_file(folder / name)["x_NMD"] for name in header["shards"]]
-        except (OSError, pa.ArrowException, SafetensorError, KeyError, TypeError, ValueError) as error:
-            raise RunError(f"{folder} does not hold activations ({error}); delete it and run again") from error
-        texts = tuple(
-            Text(tuple(ids), source)
-            for ids, source in zip(table["ids"].to_pylist(), table["source"].to_pylist(), strict=True)
-        )
-        x_NMD = shards[0] if len(shards) == 1 else torch.cat(shards)
-        return cls(tuple(header["sides"]), header["layer"], x_NMD, table["start"].to_numpy(), texts)
+            table = pq.read_table(file)
+            header = json.loads((table.schema.metadata or {})[b"diffharness"])
+            spec = _spec(header["spec"])
+            texts = tuple(
+                Text(tuple(ids), source)
+                for ids, source in zip(table["ids"].to_pylist(), table["source"].to_pylist(), strict=True)
+            )
+            store = cls(folder, spec, texts, table["start"].to_numpy(), tuple(header["shards"]))
+        except (OSError, pa.ArrowException, KeyError, TypeError, ValueError) as error:
+            raise RunError(f"{file} is no index of activations ({error}); {REMEDY}") from error
+        if header.get("format") != FORMAT or _texts_digest(texts) != header["texts"]:
+            raise RunError(f"{file} was altered or is of another version; {REMEDY}")
+        problem = next(store.problems(), None) if verify else None
+        if problem is not None:
+            raise RunError(f"{problem}; {REMEDY}")
+        return store
 
-    def of(self, sides: Sequence[str]) -> Float[Tensor, "N M D"]:
-        """The activations of some of the models, in the order asked for."""
-        columns = [self.sides.index(side) for side in sides]
-        if columns == list(range(len(self.sides))):
-            return self.x_NMD
-        return self.x_NMD[:, columns]
+    def problems(self) -> Iterator[str]:
+        """What is wrong with the shards, one sentence each, as they are found."""
+        for shard in self.shards:
+            file = self.folder / shard["name"]
+            try:
+                header, tensors = _open_shard(file)
+            except (SafetensorError, OSError) as error:
+                yield f"{file} is absent or cut off ({error})"
+                continue
+            shape = (shard["n_rows"], len(self.spec.sides), self.spec.d_model)
+            if header.get("plan") != shard["plan"]:
+                yield f"{file} belongs to other texts, models or layers"
+            elif any(tuple(x.shape) != shape for x in tensors.values()) or _digest(tensors) != shard["sha256"]:
+                yield f"{file} was altered since it was written (its checksum differs)"
 
-    def rows_of(self, text: int) -> Float[Tensor, "N M D"]:
-        """The activations of one text."""
+    @property
+    def n_tokens(self) -> int:
+        """Positions stored."""
+        return sum(shard["n_rows"] for shard in self.shards)
+
+    def rows(
+        self,
+        sides: Sequence[str],
+        layer: int,
+        texts: Sequence[int] | None = None,
+        skipped_ids: frozenset[int] = frozenset(),
+    ) -> ActivationRows:
+        """The coded positions of some texts (all by default), in the store's order.
+
+        Args:
+            sides: the models, in the order asked for.
+            layer: one of the store's.
+            texts: ascending indices.
+            skipped_ids: ids whose positions are left out.
+        """
+        chosen = range(len(self.texts)) if texts is None else texts
+        ranges = [coded_ranges(int(self.starts[i]), self.texts[i].ids, skipped_ids) for i in chosen]
+        return self._rows(sides, layer, np.concatenate([np.empty((0, 2), dtype=np.int64), *ranges]))
+
+    def text(self, text: int, layer: int) -> Float[Tensor, "T M D"]:
+        """The activations of one text, all positions, all models."""
         start = int(self.starts[text])
-        return self.x_NMD[start : start + len(self.texts[text].ids) - 1]
+        return self._rows(self.spec.sides, layer, np.array([[start, start + len(self.texts[text].ids)]]))[:]
 
-    def text_of_token(self) -> np.ndarray:
-        """The text that each row belongs to, (N,)."""
-        return np.repeat(np.arange(len(self.texts)), [len(text.ids) - 1 for text in self.texts])
+    def _rows(self, sides: Sequence[str], layer: int, ranges: np.ndarray) -> ActivationRows:
+        shards = [tensors[f"layer_{layer}"] for tensors in self._maps]
+        return ActivationRows(shards, ranges, [self.spec.sides.index(side) for side in sides])
 
-    def heldout(self, share: float, rng: np.random.Generator) -> np.ndarray:
-        """A mask of the rows (N,) that belong to a random share of the texts, at least one text either side."""
-        n = len(self.texts)
-        count = min(max(1, round(share * n)), n - 1)
-        chosen = np.zeros(n, dtype=bool)
-        chosen[rng.permutation(n)[:count]] = True
-        return chosen[self.text_of_token()]
+    @cached_property
+    def _maps(self) -> list[dict[str, Tensor]]:
+        """Every shard's tensors, memory-mapped."""
+        return [_open_shard(self.folder / shard["name"])[1] for shard in self.shards]
+
+
+def _spec(body: dict[str, Any]) -> StoreSpec:
+    """A specification from the JSON of its `asdict`."""
+    tuples = {name: tuple(body[name]) for name in ("sides", "layers", "special_ids")}
+    return StoreSpec(**{**body, **tuples})
+
+
+REMEDY = "delete it, and the command that made it writes it again"
+
+
+def heldout_texts(texts: Sequence[Text], share: float, rng: np.random.Generator) -> np.ndarray:
+    """A mask of the texts that belong to a random share of the documents (sources), at least one either side.
+
+    Raises:
+        RunError: all texts are of one document.
+    """
+    documents, of_text = np.unique([text.source for text in texts], return_inverse=True)
+    if len(documents) < 2:
+        raise RunError(f"all training texts are of one document ({texts[0].source}); give a larger --corpus")
+    count = min(max(1, round(share * len(documents))), len(documents) - 1)
+    chosen = np.zeros(len(documents), dtype=bool)
+    chosen[rng.permutation(len(documents))[:count]] = True
+    return chosen[of_text]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,10 +17,10 @@ if TYPE_CHECKING:
     from diffharness.attribution.account import TaskAccount
     from diffharness.evaluation.scores import Evaluation, MetricKey
 
+Worth = Callable[[Any], float | None]
+"""A document's value of its task's metric as one number."""
 N_DOCUMENTS = 6
 """Documents shown a task."""
-REPLAY_TOLERANCE_NATS = {"torch.float32": 0.01, "torch.float64": 0.001}
-"""Largest difference of a request's log-likelihood between lm-eval and replay; 0.25 in half precision."""
 
 
 def present(categories: Sequence[str]) -> tuple[str, ...]:
@@ -63,11 +63,11 @@ def accounts(
     categories: Sequence[str],
     metrics: Mapping[str, MetricKey],
     gaps: Mapping[str, float],
+    worth: Mapping[str, Worth],
     evaluations: tuple[Evaluation, Evaluation],
-    dtypes: Mapping[str, str],
     rng: np.random.Generator,
 ) -> dict[str, Any]:
-    """All tasks' accounts as JSON: surrogate, components, per-latent sums, documents, replay and completeness."""
+    """All tasks' accounts as JSON: surrogate, components, per-latent sums, documents and completeness."""
     from diffharness.attribution.account import sum_components
 
     names = present(categories)
@@ -77,7 +77,7 @@ def accounts(
     return {
         "tasks": {
             account.task: {
-                **_surrogate(account, metrics[account.task], gaps[account.task], evaluations),
+                **_surrogate(account, metrics[account.task], gaps[account.task], worth[account.task], evaluations),
                 "components": [
                     {
                         "kind": part.key.kind,
@@ -96,34 +96,34 @@ def accounts(
                 "latents": account.latents_L.tolist(),
                 "completeness": max((abs(a.scale * a.residual) for a in account.accounts), default=0.0),
                 "n_accounted": len(account.doc_ids),
-                "documents": _documents(account, categories, names, metrics[account.task], evaluations),
+                "documents": _documents(
+                    account, categories, names, metrics[account.task], worth[account.task], evaluations
+                ),
             }
             for account in found
         },
-        "replay": [
-            check
-            for account in found
-            for m, side in enumerate(("baseline", "candidate"))
-            if (check := _replay(account, m, side, evaluations[m], dtypes[side])) is not None
-        ],
         "completeness": _completeness(found),
     }
 
 
 def _surrogate(
-    account: TaskAccount, metric: MetricKey, gap: float, evaluations: tuple[Evaluation, Evaluation]
+    account: TaskAccount, metric: MetricKey, gap: float, worth: Worth, evaluations: tuple[Evaluation, Evaluation]
 ) -> dict[str, Any]:
     from diffharness.attribution.account import tracking
     from diffharness.evaluation.comparison import document_metric
 
     sides = [e.of(account.task, metric.filter) for e in evaluations]
-    values = [[document_metric(side[i], metric) for i in account.doc_ids] for side in sides]
+    values = [[document_metric(side[i], metric, worth) for i in account.doc_ids] for side in sides]
     if all(v is not None for side in values for v in side):
         difference_N = np.subtract(np.array(values[1], dtype=float), np.array(values[0], dtype=float))
         correlation, tracks, reason = tracking(account, difference_N, gap, metric.higher_is_better)
     else:
         correlation, tracks, reason = None, False, "the metric has no number for a single document"
-    same_unit = account.forms.unit in ("probability", "score") or metric.metric == account.forms.unit.replace(" ", "_")
+    same_unit = (
+        account.forms.unit == "score"
+        or (account.forms.unit == "probability" and metric.metric.startswith(("acc", "exact_match")))
+        or metric.metric == account.forms.unit.replace(" ", "_")
+    )
     surrogate = schema.Surrogate(
         name=account.forms.name,
         unit=account.forms.unit,
@@ -145,6 +145,7 @@ def _documents(
     categories: Sequence[str],
     names: Sequence[str],
     metric: MetricKey,
+    worth: Worth,
     evaluations: tuple[Evaluation, Evaluation],
 ) -> list[dict[str, Any]]:
     """The documents whose metric changed, those whose surrogate moved most first."""
@@ -157,7 +158,7 @@ def _documents(
     shown = []
     for i in np.argsort(-np.abs(account.candidate_N - account.baseline_N), kind="stable"):
         before, after = base[account.doc_ids[i]], cand[account.doc_ids[i]]
-        scores = document_metric(before, metric), document_metric(after, metric)
+        scores = document_metric(before, metric, worth), document_metric(after, metric, worth)
         if scores[0] is None or scores[1] is None or scores[0] == scores[1]:
             continue
         shown.append(
@@ -175,35 +176,6 @@ def _documents(
         if len(shown) == N_DOCUMENTS:
             break
     return shown
-
-
-def _replay(account: TaskAccount, m: int, side: str, evaluation: Evaluation, dtype: str) -> dict[str, Any] | None:
-    """Replayed log-likelihoods against lm-eval's own; for greedy answers, how far another token would be ahead."""
-    readings = evaluation.ledger.by_document(account.task)
-    differences: list[float] = []
-    for document in account.accounts:
-        own = readings[document.doc_id]
-        if own[0].kind == "generate_until":
-            differences.append(float(document.greedy_gap_R[m][m]))
-            continue
-        replayed = document.log_likelihood_R[m]
-        differences += [
-            abs(float(x) - r.log_likelihood)
-            for r, x in zip(own, replayed, strict=False)
-            if r.log_likelihood is not None
-        ]
-    if not differences:
-        return None
-    tolerance = REPLAY_TOLERANCE_NATS.get(dtype, 0.25)
-    return schema.ReplayCheck(
-        task=account.task,
-        side=side,  # pyright: ignore[reportArgumentType]
-        n=len(differences),
-        median=float(np.median(differences)),
-        maximum=float(np.max(differences)),
-        tolerance=tolerance,
-        holds=bool(np.max(differences) <= tolerance),
-    ).model_dump(mode="json")
 
 
 def _completeness(found: Sequence[TaskAccount]) -> dict[str, Any] | None:

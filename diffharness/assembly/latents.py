@@ -36,7 +36,9 @@ def quality(crosscoder: Crosscoder, measures: QualityMeasures) -> schema.Crossco
     )
 
 
-def latent_rows(table: LatentTable, texts: Sequence[Text], tokenizer: Any) -> list[schema.Latent]:
+def latent_rows(
+    table: LatentTable, texts: Sequence[Text], tokenizer: Any, skipped_ids: frozenset[int] = frozenset()
+) -> list[schema.Latent]:
     """One row a latent, without contributions."""
     identity, examples = table.identity, table.examples
     shown: dict[int, tuple[str, ...]] = {}
@@ -62,19 +64,28 @@ def latent_rows(table: LatentTable, texts: Sequence[Text], tokenizer: Any) -> li
                 mean_activation=number(identity.mean_activation[j]),
                 first_token_share=number(examples.first_share[j]),
                 contributions={},
-                examples=tuple(_example(e, texts, shown, tokenizer) for e in examples.of(j)),
+                examples=tuple(_example(e, texts, shown, tokenizer, skipped_ids) for e in examples.of(j)),
             )
         )
     return rows
 
 
-def _example(found: Any, texts: Sequence[Text], shown: dict[int, tuple[str, ...]], tokenizer: Any) -> schema.Example:
+def _example(
+    found: Any,
+    texts: Sequence[Text],
+    shown: dict[int, tuple[str, ...]],
+    tokenizer: Any,
+    skipped_ids: frozenset[int],
+) -> schema.Example:
+    from diffharness.activations.rows import coded_places
+
     position = int(found.text_id)
     if position not in shown:
-        shown[position] = token_texts(texts[position].ids, tokenizer)
-    first = found.first + 1
+        ids = texts[position].ids
+        tokens = token_texts(ids, tokenizer)
+        shown[position] = tuple(tokens[place] for place in coded_places(ids, skipped_ids))
     return schema.Example(
-        tokens=shown[position][first : first + len(found.values)],
+        tokens=shown[position][found.first : found.first + len(found.values)],
         values=tuple(round(v, 4) for v in found.values),
         source=found.source,
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime
 import platform
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from importlib import metadata
 from typing import TYPE_CHECKING, Any
 
@@ -34,43 +34,88 @@ _PACKAGES = ("lm-eval", "nnsight", "torch", "transformers", "tokenizers", "numpy
 def report(run: Run) -> schema.Report:
     """Read every stage's artifact and put the report together."""
     comparison = run.read_json(run.comparison(), "comparison.json")
-    account = run.read_json(run.account(), "account.json")
-    ablations = {(a.pop("task"), a.pop("category")): a for a in run.read_json(run.checks(), "checks.json")}
-    controls = run.read_json(run.controls(), "controls.json") if run.config.controls else []
-    rows = comparison["rows"]
-    pairs = [MAIN, *(("ancestor", side) for side in MAIN if "ancestor" in run.sides)]
-    described = {pair: run.read_json(run.latents(pair), "latents.json") for pair in pairs}
-    shift, shift_reason = _shift(run, described)
+    validity = run.read_json(run.validity(), "validity.json")
+    mechanism = _mechanism(run, comparison["rows"]) if validity["withheld"] is None else _withheld(run, comparison)
     return schema.Report(
         run=schema.RunInfo(
             name=run.config.output.name,
             created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
             command=run.command,
-            layer=account["layer"],
-            n_layers=account["n_layers"],
+            layer=validity["layer"],
+            n_layers=validity["n_layers"],
             order=ORDER,
             smallest_effect=run.config.smallest_effect,
             seed=run.config.seed,
             seconds=round(run.seconds, 1),
-            notes=_notes(run),
+            notes=(*_notes(run), *mechanism.notes),
         ),
-        models=tuple(schema.ModelInfo.model_validate(m) for m in account["models"]),
+        models=tuple(schema.ModelInfo.model_validate(m) for m in validity["models"]),
         comparability=schema.Comparability.model_validate(comparison["comparability"]),
-        quality=tuple(_quality(run, pair, described[pair]["counts"]) for pair in pairs),
-        tasks=_tasks(rows, account, ablations, run.config.smallest_effect),
-        categories=shift,
-        categories_reason=shift_reason,
-        latents=_latents(described[MAIN]["latents"], account["tasks"]),
-        validation=schema.Validation.model_validate(
-            {"completeness": account["completeness"], "replay": account["replay"], "controls": controls}
+        quality=mechanism.quality,
+        tasks=mechanism.tasks,
+        categories=mechanism.categories,
+        categories_reason=mechanism.categories_reason,
+        latents=mechanism.latents,
+        corpus=mechanism.corpus,
+        validation=schema.Validation(
+            completeness=mechanism.completeness,
+            replay=tuple(schema.ReplayCheck.model_validate(check) for check in validity["checks"]),
+            rescored=tuple(schema.Rescored.model_validate(row) for row in comparison["rescored"]),
+            controls=mechanism.controls,
+            mechanism_withheld=validity["withheld"],
         ),
         provenance=schema.Provenance(
             versions={"diffharness": __version__, **{name: metadata.version(name) for name in _PACKAGES}},
             platform=f"Python {platform.python_version()} on {platform.system()} {platform.machine()}",
             config=run.config.model_dump(mode="json"),
             config_hash=fingerprint(run.config.model_dump(mode="json", exclude={"output"})),
-            task_hashes={row["task"]: row["hash"] for row in rows},
+            task_hashes={row["task"]: row["hash"] for row in comparison["rows"]},
         ),
+    )
+
+
+@dataclass(frozen=True)
+class _Mechanism:
+    """The part of the report that rests on replay."""
+
+    tasks: tuple[schema.Task, ...]
+    notes: tuple[str, ...] = ()
+    quality: tuple[schema.CrosscoderQuality, ...] = ()
+    categories: tuple[schema.CategoryShift, ...] = ()
+    categories_reason: str | None = None
+    latents: tuple[schema.Latent, ...] = ()
+    corpus: tuple[schema.CorpusSource, ...] = ()
+    completeness: schema.Completeness | None = None
+    controls: tuple[schema.Control, ...] = ()
+
+
+def _withheld(run: Run, comparison: Mapping[str, Any]) -> _Mechanism:
+    """Scores alone: replay does not stand for what was scored."""
+    reason = "the mechanism is withheld: replay does not give lm-eval's answers"
+    nothing = {"tasks": {}, "reasons": {row["task"]: reason for row in comparison["rows"]}}
+    tasks = _tasks(comparison["rows"], nothing, {}, run.config.smallest_effect)
+    return _Mechanism(tasks, categories_reason=reason)
+
+
+def _mechanism(run: Run, rows: Sequence[Mapping[str, Any]]) -> _Mechanism:
+    account = run.read_json(run.account(), "account.json")
+    ablations = {(a.pop("task"), a.pop("category")): a for a in run.read_json(run.checks(), "checks.json")}
+    controls = run.read_json(run.controls(), "controls.json") if run.config.controls else []
+    pairs = [MAIN, *(("ancestor", side) for side in MAIN if "ancestor" in run.sides)]
+    described = {pair: run.read_json(run.latents(pair), "latents.json") for pair in pairs}
+    shift, shift_reason = _shift(run, described)
+    corpus = run.read_json(run.harvest(), "corpus.json")
+    completeness = account["completeness"]
+    return _Mechanism(
+        tasks=_tasks(rows, account, ablations, run.config.smallest_effect),
+        notes=tuple(f"Training texts: {note}." for note in corpus["notes"]),
+        quality=tuple(_quality(run, pair, described[pair]["counts"]) for pair in pairs),
+        categories=shift,
+        categories_reason=shift_reason,
+        latents=_latents(described[MAIN]["latents"], account["tasks"]),
+        corpus=tuple(schema.CorpusSource.model_validate(source) for source in corpus["sources"]),
+        completeness=schema.Completeness.model_validate(completeness) if completeness else None,
+        controls=tuple(schema.Control.model_validate(c) for c in controls),
     )
 
 

@@ -9,7 +9,7 @@ Legend: B rows, T positions, M models, D width, L latents, S latents put back.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -26,8 +26,9 @@ from diffharness.crosscoder.model import Crosscoder
 class _ReadAlong:
     """The baseline's activations for whatever the candidate is reading at the moment."""
 
-    def __init__(self, reader: LayerReader) -> None:
+    def __init__(self, reader: LayerReader, skipped_ids: Collection[int]) -> None:
         self.reader = reader
+        self.skipped_ids = sorted(skipped_ids)
         self.cache: DynamicCache | None = None
         self.ids_BT: Tensor | None = None
         self.kwargs: dict[str, Any] = {}
@@ -52,12 +53,15 @@ class _ReadAlong:
         return self.reader.read(self.ids_BT, **self.kwargs)
 
     def coded(self, x_BTD: Tensor) -> Tensor:
-        """Positions that a code is computed for, (B, T, 1): not the first that is no padding."""
+        """Positions that a code is computed for, (B, T, 1): not the first that is no padding, nor skipped ids."""
         coded = torch.ones(x_BTD.shape[:2], dtype=torch.bool, device=x_BTD.device)
         if self.first_step:
             mask = self.kwargs.get("attention_mask")
             first_B = torch.zeros(len(coded), dtype=torch.long) if mask is None else mask.long().argmax(dim=1)
             coded[torch.arange(len(coded)), first_B.to(x_BTD.device)] = False
+        if self.skipped_ids and self.ids_BT is not None:
+            ids_BT = self.ids_BT.to(x_BTD.device)
+            coded &= ~torch.isin(ids_BT, torch.tensor(self.skipped_ids, device=x_BTD.device))
         return coded[..., None]
 
 
@@ -73,7 +77,7 @@ def put_back(
         crosscoder: over (baseline, candidate).
         latents: indices of the latents; with none, the model's outputs are untouched to the byte.
     """
-    along = _ReadAlong(baseline)
+    along = _ReadAlong(baseline, crosscoder.config.skipped_ids)
     chosen = torch.as_tensor(np.asarray(latents, dtype=np.int64), device=crosscoder.W_dec_LMD.device)
     with torch.no_grad():
         decoder_SMD = crosscoder.raw_decoder()[chosen]

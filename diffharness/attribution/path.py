@@ -19,7 +19,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from diffharness.activations.capture import LayerReader, UpperStack
-from diffharness.activations.replay import pad
+from diffharness.activations.replay import coded_positions, pad
 from diffharness.attribution.surrogates import Surrogate, scale_to_metric
 from diffharness.crosscoder.model import Crosscoder
 
@@ -74,10 +74,6 @@ class DocumentAccount:
     error: float
     scale: float
     n_nodes: int
-    log_likelihood_R: tuple[np.ndarray, np.ndarray]
-    """The readings' log-likelihoods, replayed under the baseline and under the candidate."""
-    greedy_gap_R: tuple[np.ndarray, np.ndarray]
-    """How far the scored tokens are below the most likely ones, the most of each reading, in nats."""
 
     @property
     def upper(self) -> float:
@@ -129,10 +125,10 @@ class _Batch:
         rows, positions, tokens, readings = (torch.tensor(c, device=device) for c in zip(*flat, strict=True))
         self.rows, self.positions, self.tokens, self.readings = rows, positions, tokens, readings
 
-    def token_log_p(self, logits_BTV: Tensor) -> tuple[Tensor, Tensor]:
-        """Log-probability of every scored token, and of the most likely token in its place."""
+    def token_log_p(self, logits_BTV: Tensor) -> Tensor:
+        """Log-probability of every scored token."""
         log_p = torch.log_softmax(logits_BTV[self.rows, self.positions].float(), dim=-1)
-        return log_p.gather(-1, self.tokens[:, None])[:, 0], log_p.amax(-1)
+        return log_p.gather(-1, self.tokens[:, None])[:, 0]
 
     def log_likelihoods(self, token_log_p: Tensor) -> Float[Tensor, " R"]:
         """Sum over each reading's tokens, in float64."""
@@ -209,8 +205,7 @@ def _integrate(pair: ModelPair, documents: Sequence[DocumentForm], n_nodes: int)
     written_GL, bias_G, error_G = _project(pair.crosscoder, batch, x_b, x_c, gradient_BTD)
     accounts = []
     for g, document in enumerate(documents):
-        a, b = batch.reading_ranges[g]
-        m_b, m_s, m_c = (float(end.m_G[g]) for end in ends)
+        m_b, m_s, m_c = (float(m_G[g]) for m_G in ends)
         accounts.append(
             DocumentAccount(
                 doc_id=document.doc_id,
@@ -222,28 +217,16 @@ def _integrate(pair: ModelPair, documents: Sequence[DocumentForm], n_nodes: int)
                 error=float(error_G[g]),
                 scale=scale_to_metric(document.surrogate, m_b, m_c),
                 n_nodes=n_nodes,
-                log_likelihood_R=(ends[0].log_likelihood_R[a:b], ends[2].log_likelihood_R[a:b]),
-                greedy_gap_R=(ends[0].greedy_gap_R[a:b], ends[2].greedy_gap_R[a:b]),
             )
         )
     return accounts
 
 
-@dataclass(frozen=True)
-class _End:
-    m_G: np.ndarray
-    log_likelihood_R: np.ndarray
-    greedy_gap_R: np.ndarray
-
-
-def _end(batch: _Batch, upper: UpperStack, x_BTD: Tensor) -> _End:
-    """One upper stack on one state, no gradient."""
+def _end(batch: _Batch, upper: UpperStack, x_BTD: Tensor) -> np.ndarray:
+    """m of every document (G) under one upper stack on one state, no gradient."""
     with torch.no_grad():
-        scored, best = batch.token_log_p(upper.logits(batch.ids_BT, x_BTD))
-        log_likelihood_R = batch.log_likelihoods(scored)
-        gap_R = torch.zeros(batch.n_readings, dtype=scored.dtype, device=scored.device)
-        gap_R = gap_R.scatter_reduce(0, batch.readings, best - scored, "amax")
-        return _End(batch.path(log_likelihood_R).cpu().numpy(), log_likelihood_R.cpu().numpy(), gap_R.cpu().numpy())
+        scored = batch.token_log_p(upper.logits(batch.ids_BT, x_BTD))
+        return batch.path(batch.log_likelihoods(scored)).cpu().numpy()
 
 
 def _mean_gradient(batch: _Batch, upper: UpperStack, x_b: Tensor, x_c: Tensor, n_nodes: int) -> Float[Tensor, "B T D"]:
@@ -253,7 +236,7 @@ def _mean_gradient(batch: _Batch, upper: UpperStack, x_b: Tensor, x_c: Tensor, n
     for point, weight in zip((points + 1) / 2, weights / 2, strict=True):
         x = (x_b + float(point) * (x_c - x_b)).detach().requires_grad_(True)
         with torch.enable_grad():
-            scored, _ = batch.token_log_p(upper.logits(batch.ids_BT, x))
+            scored = batch.token_log_p(upper.logits(batch.ids_BT, x))
             m = batch.path(batch.log_likelihoods(scored)).sum()
             (gradient,) = torch.autograd.grad(m, x)
         total += float(weight) * gradient.double()
@@ -265,13 +248,12 @@ def _project(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Split ⟨ḡ, x^c − x^b⟩ of each document over latents (G, L), bias (G) and error (G), in float64.
 
-    Positions without a code (the first of a sequence) go to the error whole.
+    Positions without a code (the first of a sequence, those of skipped ids) go to the error whole.
     """
     n_documents = len(batch.documents)
     lengths = torch.tensor(batch.lengths, device=x_b.device)
-    positions = torch.arange(batch.ids_BT.shape[1], device=x_b.device)
-    read_BT = positions[None, :] < lengths[:, None]
-    coded_BT = read_BT & (positions[None, :] >= 1)
+    read_BT = torch.arange(batch.ids_BT.shape[1], device=x_b.device) < lengths[:, None]
+    coded_BT = coded_positions(batch.ids_BT, batch.lengths, crosscoder.config.skipped_ids)
     documents_B = torch.tensor(batch.document_of_row, device=x_b.device)
     delta_BTD = (x_c - x_b).double()
 

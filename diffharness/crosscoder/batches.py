@@ -1,41 +1,95 @@
-"""Training batches: shuffled blocks of neighbouring tokens, never a copy of the whole data.
+"""Training batches: neighbouring tokens are read together and dealt out over several batches.
 
-Legend: N tokens, M models, D width.
+A group of G batches is filled from as many blocks of G neighbouring tokens as a batch has tokens: token g of every
+block goes to batch g. So reads are contiguous, each token is copied once, and no two tokens of a batch are from
+the same block. The next group is read in the background.
+
+Legend: N tokens, M models, D width, G batches of a group.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+GROUP_BYTES = 128 << 20
+"""Memory that a group may take; there are two at a time."""
+
+
+class Activations(Protocol):
+    """What a crosscoder is trained on and measured with: a tensor (N, M, D), or what can be sliced like one."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, rows: slice, /) -> Tensor: ...
+
+    @property
+    def shape(self) -> torch.Size:
+        """(N, M, D)."""
+        ...
+
+    @property
+    def device(self) -> torch.device:
+        """Where slices are."""
+        ...
+
+
+@runtime_checkable
+class Shuffling(Protocol):
+    """Activations that bring their own shuffled batches, because reading them in random places is dear."""
+
+    def batches(self, batch_tokens: int, generator: torch.Generator) -> Iterator[Tensor]:
+        """Endless batches (batch, M, D)."""
+        ...
+
 
 def batches(
-    x_NMD: Float[Tensor, "N M D"], batch_tokens: int, block_tokens: int, generator: torch.Generator
+    x_NMD: Activations, batch_tokens: int, block_tokens: int, generator: torch.Generator
 ) -> Iterator[Float[Tensor, "batch M D"]]:
     """Endless batches of `batch_tokens` (all tokens, where there are fewer), raw, in the data's dtype.
 
-    Each epoch cuts the tokens into blocks from a new random offset and deals them out in a new order; a
-    batch may span two epochs. The tokens before the offset and after the last whole block wait for the next
-    epoch.
+    Each epoch cuts the tokens, as a ring, into blocks of at most `block_tokens` from a new random place on and deals
+    them out in a new order; a group of batches may span two epochs, and less than a block is left out of an epoch.
+    Randomness is drawn by the caller's thread, so the order depends on the generator alone.
     """
     batch_tokens = min(batch_tokens, len(x_NMD))
-    block_tokens = min(block_tokens, batch_tokens)
-    blocks_per_batch = batch_tokens // block_tokens
-    inside = torch.arange(block_tokens)
+    if isinstance(x_NMD, Shuffling):
+        yield from x_NMD.batches(batch_tokens, generator)
+    first_MD = x_NMD[:1]
+    fits = GROUP_BYTES // max(1, batch_tokens * first_MD.numel() * first_MD.element_size())
+    n_group = max(1, min(block_tokens, len(x_NMD) // batch_tokens, fits))
+    starts = _block_starts(len(x_NMD), n_group, batch_tokens, generator)
+    with ThreadPoolExecutor(1, thread_name_prefix="activations") as reader:
+        coming = reader.submit(_read_group, x_NMD, next(starts), n_group)
+        while True:
+            group_GBMD = coming.result()
+            coming = reader.submit(_read_group, x_NMD, next(starts), n_group)
+            yield from group_GBMD
+
+
+def _read_group(x_NMD: Activations, starts: list[int], n_group: int) -> Float[Tensor, "G batch M D"]:
+    first = x_NMD[:1]
+    group_GBMD = torch.empty((n_group, len(starts), *first.shape[1:]), dtype=first.dtype, device=first.device)
+    for slot, start in enumerate(starts):
+        inside = min(n_group, len(x_NMD) - start)
+        group_GBMD[:inside, slot] = x_NMD[start : start + inside]
+        if inside < n_group:
+            group_GBMD[inside:, slot] = x_NMD[: n_group - inside]
+    return group_GBMD
+
+
+def _block_starts(n_tokens: int, block: int, n_blocks: int, generator: torch.Generator) -> Iterator[list[int]]:
+    """First tokens of the blocks of one group after the other, shuffled epoch by epoch."""
     waiting = torch.empty(0, dtype=torch.long)
     while True:
-        while len(waiting) < blocks_per_batch:
-            waiting = torch.cat([waiting, _block_starts(len(x_NMD), block_tokens, generator)])
-        starts, waiting = waiting[:blocks_per_batch], waiting[blocks_per_batch:]
-        yield x_NMD[(starts[:, None] + inside).flatten()]
-
-
-def _block_starts(n_tokens: int, block_tokens: int, generator: torch.Generator) -> Tensor:
-    """First tokens of one epoch's blocks, shuffled."""
-    n_blocks = n_tokens // block_tokens
-    spare = n_tokens - n_blocks * block_tokens
-    offset = int(torch.randint(spare + 1, (), generator=generator))
-    return offset + block_tokens * torch.randperm(n_blocks, generator=generator)
+        while len(waiting) < n_blocks:
+            offset = int(torch.randint(n_tokens, (), generator=generator))
+            epoch = offset + block * torch.randperm(n_tokens // block, generator=generator)
+            waiting = torch.cat([waiting, epoch % n_tokens])
+        yield waiting[:n_blocks].tolist()
+        waiting = waiting[n_blocks:]

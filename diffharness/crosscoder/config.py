@@ -21,8 +21,8 @@ class TrainingSettings(BaseModel):
     """Passes over the training tokens, where `n_steps` is left out."""
     batch_tokens: int = Field(default=1024, ge=1)
     """Tokens in a batch; data with fewer tokens are one batch."""
-    block_tokens: int = Field(default=8, ge=1)
-    """Neighbouring tokens that a batch reads together: contiguous reads are fast on a memory map."""
+    block_tokens: int = Field(default=16, ge=1)
+    """Neighbouring tokens that are read together and dealt out over as many batches (`batches.py`)."""
     learning_rate: float | None = Field(default=None, gt=0)
     """Peak of Adam's rate; left out: a rule of width and latents (`training.BASE_LEARNING_RATE`)."""
     warmup_share: float = Field(default=0.05, ge=0, le=1)
@@ -67,6 +67,8 @@ class CrosscoderConfig(BaseModel):
     activation: Literal["batch top-k, threshold at inference"] = "batch top-k, threshold at inference"
     code_norm: Literal["sum of decoder norms"] = "sum of decoder norms"
     """What an activation is multiplied by before it is compared with the threshold."""
+    skipped_ids: tuple[int, ...] = ()
+    """Ids of tokens (such as special ones) whose positions have no code, besides the first of a sequence."""
     normalisation: Literal["mean and one scale a model"] = "mean and one scale a model"
     """z = scale · (x − mean): a mean a model and dimension, and one scale a model that makes the mean of
     ‖z‖² the width."""

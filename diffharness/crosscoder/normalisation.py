@@ -11,20 +11,19 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from diffharness.crosscoder.batches import Activations
 from diffharness.errors import RunError
 
 CHUNK_TOKENS = 4096
 
 
-def chunks(x_NMD: Float[Tensor, "N M D"], chunk_tokens: int = CHUNK_TOKENS) -> Iterator[Tensor]:
+def chunks(x_NMD: Activations, chunk_tokens: int = CHUNK_TOKENS) -> Iterator[Tensor]:
     """Contiguous pieces, so that a memory map is never read whole."""
     for start in range(0, len(x_NMD), chunk_tokens):
         yield x_NMD[start : start + chunk_tokens]
 
 
-def normalisation(
-    x_NMD: Float[Tensor, "N M D"], sides: tuple[str, ...]
-) -> tuple[Float[Tensor, "M D"], Float[Tensor, " M"]]:
+def normalisation(x_NMD: Activations, sides: tuple[str, ...]) -> tuple[Float[Tensor, "M D"], Float[Tensor, " M"]]:
     """Mean (float64) of each model and dimension, and the scale that makes the mean of ‖scale (x − mean)‖² D.
 
     One scale a model (Minder et al.'s newer convention), because scales change Δnorm. Tokens of other kind

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Float
 from torch import Tensor
 
+from diffharness.crosscoder.batches import Activations
 from diffharness.crosscoder.geometry import decoder_cosine, delta_norm
 from diffharness.crosscoder.model import Crosscoder
 from diffharness.crosscoder.normalisation import chunks
@@ -40,7 +40,7 @@ class QualityMeasures:
 
 
 @torch.no_grad()
-def measure(crosscoder: Crosscoder, heldout_NMD: Float[Tensor, "heldout M D"]) -> QualityMeasures:
+def measure(crosscoder: Crosscoder, heldout_NMD: Activations) -> QualityMeasures:
     """Measure on raw held-out activations, chunk by chunk, summing in float64.
 
     Raises:

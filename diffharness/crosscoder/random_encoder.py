@@ -9,11 +9,10 @@ import numpy as np
 import scipy.linalg
 import scipy.sparse
 import torch
-from jaxtyping import Float
-from torch import Tensor
 
+from diffharness.crosscoder.batches import Activations
 from diffharness.crosscoder.model import Crosscoder
-from diffharness.crosscoder.normalisation import CHUNK_TOKENS, chunks
+from diffharness.crosscoder.normalisation import chunks
 from diffharness.crosscoder.training import calibrate
 
 FIT_TOKENS = 200_000
@@ -25,9 +24,9 @@ N_ROUNDS = 3
 @torch.no_grad()
 def random_encoder(
     crosscoder: Crosscoder,
-    x_NMD: Float[Tensor, "N M D"],
+    x_NMD: Activations,
     *,
-    heldout_NMD: Float[Tensor, "heldout M D"],
+    heldout_NMD: Activations,
     seed: int,
     ridge: float = 1e-3,
 ) -> Crosscoder:
@@ -54,11 +53,12 @@ def random_encoder(
     return control
 
 
-def _fit_decoders(crosscoder: Crosscoder, x_NMD: Tensor, ridge: float) -> None:
+def _fit_decoders(crosscoder: Crosscoder, x_NMD: Activations, ridge: float) -> None:
     """Set decoders and biases to the ridge solution for the codes that the crosscoder gives now."""
     codes, targets = [], []
-    pieces = list(chunks(x_NMD))
-    for piece in pieces[:: -(-len(pieces) * CHUNK_TOKENS // FIT_TOKENS)]:
+    for number, piece in enumerate(chunks(x_NMD)):
+        if number % -(-len(x_NMD) // FIT_TOKENS):
+            continue
         f_NL = crosscoder.encode(piece).cpu().numpy()
         codes.append(scipy.sparse.csr_array(f_NL, dtype=np.float64))
         targets.append(crosscoder.normalize(piece).flatten(1).cpu().numpy())

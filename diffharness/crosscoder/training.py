@@ -6,13 +6,11 @@ Legend: N tokens, M models, D width, L latents.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 import torch
-from jaxtyping import Float
-from torch import Tensor
 
-from diffharness.crosscoder.batches import batches
+from diffharness.crosscoder.batches import Activations, batches
 from diffharness.crosscoder.config import CrosscoderConfig, TrainingSettings
 from diffharness.crosscoder.gradients import accumulate_gradients
 from diffharness.crosscoder.initialisation import initialise
@@ -32,20 +30,22 @@ GUESS_SHARE = 0.85
 
 
 def train(
-    x_NMD: Float[Tensor, "N M D"],
+    x_NMD: Activations,
     settings: TrainingSettings,
     *,
     sides: tuple[str, ...],
-    heldout_NMD: Float[Tensor, "heldout M D"],
+    heldout_NMD: Activations,
     layer: int | None = None,
+    skipped_ids: Collection[int] = (),
     device: torch.device | str | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Crosscoder:
     """Train a BatchTopK crosscoder on raw activations and calibrate its threshold on held-out ones.
 
-    Squared error plus the dead-latent auxiliary loss, Adam with warm-up and decay, in float32. `x_NMD` may
-    be memory-mapped and of any float dtype: it is read block by block, and computed with on `device` (left
-    out: where it is). The same data, settings and number of threads give the same weights.
+    Squared error plus the dead-latent auxiliary loss, Adam with warm-up and decay, in float32. `x_NMD` (N, M, D)
+    may be a tensor, the rows of a store, or streamed, of any float dtype: it is read block by block, and computed
+    with on `device` (left out: where it is). `skipped_ids` are noted in the configuration: tokens whose positions
+    are not among the rows. The same data, settings and number of threads give the same weights.
 
     Raises:
         UsageError: shapes and `sides` do not fit together, or there are no tokens.
@@ -59,6 +59,7 @@ def train(
         n_latents=settings.n_latents,
         k=settings.k,
         layer=layer,
+        skipped_ids=tuple(sorted(skipped_ids)),
         n_train_tokens=len(x_NMD),
         n_heldout_tokens=len(heldout_NMD),
         training=settings,
@@ -89,7 +90,7 @@ def peak_learning_rate(d_model: int, n_latents: int) -> float:
 
 
 @torch.no_grad()
-def calibrate(crosscoder: Crosscoder, heldout_NMD: Float[Tensor, "heldout M D"]) -> None:
+def calibrate(crosscoder: Crosscoder, heldout_NMD: Activations) -> None:
     """Set the inference threshold so that the mean number of active latents on held-out tokens is k."""
     calibration = ThresholdCalibration(crosscoder.config.k * len(heldout_NMD))
     for x_NMD in chunks(heldout_NMD):
@@ -100,7 +101,7 @@ def calibrate(crosscoder: Crosscoder, heldout_NMD: Float[Tensor, "heldout M D"])
 
 def _optimise(
     crosscoder: Crosscoder,
-    x_NMD: Tensor,
+    x_NMD: Activations,
     settings: TrainingSettings,
     generator: torch.Generator,
     progress: Callable[[int, int], None] | None,
@@ -153,10 +154,10 @@ def _k_at(step: int, n_steps: int, settings: TrainingSettings) -> int:
     return round(settings.initial_k + (settings.k - settings.initial_k) * step / annealing)
 
 
-def _check_shapes(x_NMD: Tensor, heldout_NMD: Tensor, sides: tuple[str, ...]) -> None:
+def _check_shapes(x_NMD: Activations, heldout_NMD: Activations, sides: tuple[str, ...]) -> None:
     """Tokens, models and width fit together, and there is something to train and calibrate on."""
     for name, data_NMD in (("training", x_NMD), ("held-out", heldout_NMD)):
-        if data_NMD.ndim != 3 or data_NMD.shape[1] != len(sides) or data_NMD.shape[2] != x_NMD.shape[2]:
+        if len(data_NMD.shape) != 3 or data_NMD.shape[1] != len(sides) or data_NMD.shape[2] != x_NMD.shape[2]:
             raise UsageError(
                 f"{name} activations have shape {tuple(data_NMD.shape)}; "
                 f"(tokens, {len(sides)} models, width) is needed for sides {', '.join(sides)}"

@@ -13,8 +13,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from diffharness.activations.capture import LayerReader
-from diffharness.activations.corpus import Text
 from diffharness.activations.replay import replay
+from diffharness.activations.rows import coded_places
+from diffharness.crosscoder.batches import Activations
 from diffharness.crosscoder.model import Crosscoder
 from diffharness.latents.annotation import Annotation, annotate_by_probes
 from diffharness.latents.examples import CollectedExamples, ExampleCollector, text_maxima
@@ -43,6 +44,7 @@ class LatentTable:
 def probe_activations(
     readers: Sequence[LayerReader],
     probes: Sequence[Sequence[int]],
+    skipped_ids: frozenset[int] = frozenset(),
     progress: Callable[[int, int], None] | None = None,
 ) -> tuple[Float[Tensor, "N M D"], tuple[int, ...]]:
     """All models' activations on the coded positions of the probe texts, and each text's number of them.
@@ -50,20 +52,22 @@ def probe_activations(
     Args:
         readers: one a model.
         probes: the texts' token ids.
+        skipped_ids: ids whose positions are left out.
         progress: called with (texts done, all texts).
     """
     found: dict[int, Tensor] = {}
     for batch in replay(readers, probes, progress=progress):
         for row, text in enumerate(batch.rows):
-            found[text] = batch.x_BTMD[row, 1 : batch.lengths[row]].float().cpu()
+            places = torch.from_numpy(coded_places(probes[text], skipped_ids))
+            found[text] = batch.x_BTMD[row].cpu()[places].float()
     in_order = [found[i] for i in range(len(probes))]
     return torch.cat(in_order), tuple(len(x) for x in in_order)
 
 
 def describe(
     crosscoder: Crosscoder,
-    x_NMD: Float[Tensor, "N M D"],
-    texts: Sequence[Text],
+    x_NMD: Activations,
+    texts: Sequence[tuple[str, int]],
     *,
     probes: tuple[Float[Tensor, "N M D"], tuple[int, ...], Sequence[str]] | None,
     n_examples: int = N_EXAMPLES,
@@ -73,8 +77,8 @@ def describe(
 
     Args:
         crosscoder: over the models of `x_NMD`, in that order.
-        x_NMD: raw activations of the texts' coded positions, text after text.
-        texts: the texts; each owns one row less than it has ids.
+        x_NMD: raw activations (N, M, D) of the texts' coded positions, text after text.
+        texts: source and number of coded positions of each.
         probes: activations and lengths from `probe_activations`, and the texts' categories; without them
             every latent stays `unclear`.
         n_examples: texts kept a latent.
@@ -84,11 +88,11 @@ def describe(
     collector = ExampleCollector(crosscoder.n_latents, n_examples)
     start = 0
     for chunk in _text_chunks(texts):
-        lengths = [len(texts[i].ids) - 1 for i in chunk]
+        lengths = [texts[i][1] for i in chunk]
         x = x_NMD[start : start + sum(lengths)]
         f = crosscoder.encode(x)
         sums.update(crosscoder, x, f)
-        collector.update(f, lengths, [str(i) for i in chunk], [texts[i].source for i in chunk])
+        collector.update(f, lengths, [str(i) for i in chunk], [texts[i][0] for i in chunk])
         start += len(x)
         if progress is not None:
             progress(start, len(x_NMD))
@@ -108,13 +112,13 @@ def annotate(
     return annotate_by_probes(maxima_PL.cpu().numpy(), categories)
 
 
-def _text_chunks(texts: Sequence[Text]) -> list[list[int]]:
+def _text_chunks(texts: Sequence[tuple[str, int]]) -> list[list[int]]:
     chunks: list[list[int]] = [[]]
     n_tokens = 0
-    for i, text in enumerate(texts):
-        if n_tokens + len(text.ids) > CHUNK_TOKENS and chunks[-1]:
+    for i, (_, length) in enumerate(texts):
+        if n_tokens + length > CHUNK_TOKENS and chunks[-1]:
             chunks.append([])
             n_tokens = 0
         chunks[-1].append(i)
-        n_tokens += len(text.ids)
+        n_tokens += length
     return chunks

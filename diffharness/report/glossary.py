@@ -65,8 +65,8 @@ GLOSSARY: dict[str, str] = {
         "of the path integral. Nothing is filled in to close it."
     ),
     "replay": (
-        "Both models read again exactly the tokens that lm-eval scored. Its log-likelihoods must agree with "
-        "the recorded ones, else the account is not of the scores that were reported."
+        "Both models read again exactly the tokens that lm-eval scored. Their upper layers, run from the stored "
+        "activations, must give the answers that were scored, else the account would not be of those scores."
     ),
     "control": "The same account with the latents' names shuffled, or with a random encoder: it should fail.",
 }

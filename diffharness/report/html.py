@@ -66,6 +66,11 @@ def render_html(report: Report, drawn: Iterable[Figure] | None = None) -> str:
         style_hash=digest,
         heading=words.headline(report),
         tally=words.tally(report),
+        sentences={
+            "corpus": _capital(words.corpus_sentence(report)),
+            "replay": _capital(words.replay_sentence(report)),
+            "rescored": _capital(words.rescored_sentence(report)),
+        },
         tasks=view.by_severity(report.tasks),
         explained_order=sorted(view.by_severity(view.primary(report)), key=lambda task: not view.is_real(task)),
         whiskers=_whiskers(report.tasks),
@@ -78,6 +83,10 @@ def render_html(report: Report, drawn: Iterable[Figure] | None = None) -> str:
         glossary=GLOSSARY,
         config=json.dumps(report.provenance.config, indent=2, ensure_ascii=False, default=str, sort_keys=True),
     )
+
+
+def _capital(sentence: str | None) -> str | None:
+    return sentence and sentence[0].upper() + sentence[1:]
 
 
 def _templates() -> Traversable:

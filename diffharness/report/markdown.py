@@ -9,11 +9,19 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
-from diffharness.report.numbers import count, interval, p_value, percent, plain, signed, small
+from diffharness.report.numbers import count, interval, p_value, percent, plain, signed
 from diffharness.report.schema import Component, Document, Latent, Report, Task
 from diffharness.report.text import brief, clean, one_line, shorten
 from diffharness.report.view import by_severity, is_real, label, ordered, primary, strongest
-from diffharness.report.words import VERDICT_SIGNS, account_sentence, check_word, headline
+from diffharness.report.words import (
+    VERDICT_SIGNS,
+    account_sentence,
+    check_word,
+    corpus_sentence,
+    headline,
+    replay_sentence,
+    rescored_sentence,
+)
 
 LIMIT_BYTES = 60_000
 _MOST_LATENTS = 20
@@ -260,10 +268,9 @@ def _trust(page: _Page, report: Report) -> None:
             f"- crosscoder {escape(brief(q.name, 60))}: explained variance {variance}; L0 {plain(q.l0, 1)}; "
             f"dead {percent(q.dead_share, 1)}"
         )
-    checks = report.validation.replay
-    if checks:
-        held, worst = sum(c.holds for c in checks), max(c.maximum for c in checks)
-        lines.append(f"- replay against lm-eval holds for {held} of {len(checks)}, at most {small(worst)} nats apart")
+    for sentence in (corpus_sentence(report), replay_sentence(report), rescored_sentence(report)):
+        if sentence is not None:
+            lines.append(f"- {escape(brief(sentence, 600))}")
     complete = report.validation.completeness
     if complete is not None:
         lines.append(

@@ -279,15 +279,46 @@ class Latent(Model):
 
 
 class ReplayCheck(Model):
-    """Replay through both stacks against what lm-eval recorded while scoring, in nats."""
+    """The validity gate: a model's upper layers, run from stored activations, against lm-eval's own answers."""
 
     task: str
     side: Side
     n: int
-    median: float
-    maximum: float
+    """Sequences tried."""
+    n_requests: int
+    """Requests with a log-likelihood to compare."""
+    median: float | None
+    maximum: float | None
+    """Nats a scored token; `None` where no request has a log-likelihood."""
     tolerance: float
+    """Of `maximum`."""
+    median_tolerance: float
+    n_decisions: int
+    """Decisions compared: is the answer the most likely one, which token comes next."""
+    changed_share: float | None
+    """Share of them that differ; `None` where there are none."""
+    changed_tolerance: float
     holds: bool
+
+
+class Rescored(Model):
+    """Documents whose log-probability lm-eval's grouping of requests got wrong, scored again without it."""
+
+    task: str
+    side: Side
+    n: int
+    largest: float
+    """Largest difference of a request's log-likelihood, in nats; both values are in `ledger.parquet`."""
+
+
+class CorpusSource(Model):
+    """What one source gave to the crosscoder's training texts."""
+
+    source: str
+    n_documents: int
+    n_sequences: int
+    n_tokens: int
+    share: float
 
 
 class Completeness(Model):
@@ -321,6 +352,7 @@ class Validation(Model):
 
     completeness: Completeness | None
     replay: tuple[ReplayCheck, ...]
+    rescored: tuple[Rescored, ...] = ()
     controls: tuple[Control, ...]
     mechanism_withheld: str | None = None
     """Why the mechanism section is withheld, where it is."""
@@ -349,6 +381,7 @@ class Report(Model):
     categories_reason: str | None = None
     """Why there is no category shift."""
     latents: tuple[Latent, ...]
+    corpus: tuple[CorpusSource, ...] = ()
     validation: Validation
     provenance: Provenance
 

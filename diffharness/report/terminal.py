@@ -14,11 +14,19 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from diffharness.report.numbers import count, interval, p_value, percent, plain, signed, small
+from diffharness.report.numbers import count, interval, p_value, percent, plain, signed
 from diffharness.report.schema import Component, CrosscoderQuality, Report, Task, TaskVerdict
 from diffharness.report.text import brief, clean, squeeze
 from diffharness.report.view import by_severity, is_explained, is_real, label, ordered, primary
-from diffharness.report.words import VERDICT_SIGNS, account_sentence, check_word, headline
+from diffharness.report.words import (
+    VERDICT_SIGNS,
+    account_sentence,
+    check_word,
+    corpus_sentence,
+    headline,
+    replay_sentence,
+    rescored_sentence,
+)
 
 _VERDICT_STYLES: dict[TaskVerdict, str] = {
     "improved": "bold cyan",
@@ -200,12 +208,14 @@ def _shift(report: Report) -> RenderableType:
 def _trust(report: Report) -> RenderableType:
     lines: list[RenderableType] = [Text(""), _heading("Can it be trusted")]
     lines += [Text(_quality_line(q)) for q in report.quality]
-    checks = report.validation.replay
-    if checks:
-        held = sum(check.holds for check in checks)
-        worst = max(check.maximum for check in checks)
-        words = f"replay against lm-eval: holds for {held} of {len(checks)}, at most {small(worst)} nats apart"
-        lines.append(Text(words, style="" if held == len(checks) else "bold dark_orange"))
+    corpus, replay, rescored = corpus_sentence(report), replay_sentence(report), rescored_sentence(report)
+    if corpus is not None:
+        lines.append(Text(clean(corpus)))
+    if replay is not None:
+        holds = all(check.holds for check in report.validation.replay)
+        lines.append(Text(replay, style="" if holds else "bold dark_orange"))
+    if rescored is not None:
+        lines.append(Text(clean(rescored), style="bold dark_orange"))
     complete = report.validation.completeness
     if complete is not None:
         lines.append(

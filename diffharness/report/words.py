@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 
-from diffharness.report.numbers import interval, percent, plain, signed
+from diffharness.report.numbers import count, interval, percent, plain, signed, small
 from diffharness.report.schema import Component, Report, Task, TaskVerdict
 from diffharness.report.view import Part, is_explained, is_real, parts, primary
 
@@ -40,6 +40,43 @@ def headline(report: Report) -> str:
     moved = _listing([f"{counts[v]} {v}" for v in ("improved", "regressed") if counts[v]])
     sentence = f"{changed} of {_n(n, 'task')} changed: {moved}" + (f" ({rest})" if rest else "")
     return f"{sentence}; {_carrier(report)}."
+
+
+def replay_sentence(report: Report) -> str | None:
+    """Whether replay gives lm-eval's answers; none where nothing was compared."""
+    checks = report.validation.replay
+    if not checks:
+        return None
+    worst = max((c.maximum for c in checks if c.maximum is not None), default=None)
+    n_decisions = sum(c.n_decisions for c in checks)
+    changed = round(sum(c.n_decisions * (c.changed_share or 0.0) for c in checks))
+    apart = f", at most {small(worst)} nats a token apart" if worst is not None else ""
+    flipped = f", {count(changed)} of {count(n_decisions)} decisions changed" if n_decisions else ""
+    return (
+        f"replay gives lm-eval's answers in {sum(c.holds for c in checks)} of {len(checks)} comparisons{apart}{flipped}"
+    )
+
+
+def rescored_sentence(report: Report) -> str | None:
+    """What lm-eval's grouping of requests got wrong; none where it got nothing wrong."""
+    rows = report.validation.rescored
+    if not rows:
+        return None
+    tasks = _listing(list(dict.fromkeys(row.task for row in rows)))
+    return (
+        f"lm-eval's grouping of requests gave {_n(sum(row.n for row in rows), 'document')} of {tasks} a wrong "
+        f"log-probability (by {small(max(row.largest for row in rows))} nats at most); they were scored again without "
+        "it, and the scores above rest on the right values"
+    )
+
+
+def corpus_sentence(report: Report) -> str | None:
+    """What the crosscoder learned from; none where there is none."""
+    if not report.corpus:
+        return None
+    parts = [f"{source.source} ({percent(source.share)})" for source in report.corpus]
+    shown = parts if len(parts) <= 6 else [*parts[:5], f"{len(parts) - 5} more"]
+    return f"crosscoder trained on {count(sum(s.n_tokens for s in report.corpus))} tokens of {_listing(shown)}"
 
 
 def _carrier(report: Report) -> str:

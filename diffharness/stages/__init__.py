@@ -3,8 +3,21 @@
 Only `pipeline.py` calls these; heavy imports happen inside, so that a finished run is read without them.
 """
 
-from diffharness.stages.dictionary import describe_latents, harvest, train
+from diffharness.stages.dictionary import describe_latents, train
 from diffharness.stages.explanation import account, check, control, report
+from diffharness.stages.replaying import harvest, harvested, validate
 from diffharness.stages.scoring import compare, evaluate
 
-__all__ = ["account", "check", "compare", "control", "describe_latents", "evaluate", "harvest", "report", "train"]
+__all__ = [
+    "account",
+    "check",
+    "compare",
+    "control",
+    "describe_latents",
+    "evaluate",
+    "harvest",
+    "harvested",
+    "report",
+    "train",
+    "validate",
+]

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from diffharness.errors import RunError
-from diffharness.stages.dictionary import activations, probes_of
+from diffharness.stages.dictionary import probes_of
 from diffharness.stages.reading import (
     MAIN,
     Progress,
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from diffharness.attribution.account import TaskAccount
     from diffharness.attribution.path import ModelPair
     from diffharness.crosscoder.model import Crosscoder
-    from diffharness.evaluation.scores import Evaluation
+    from diffharness.evaluation.scores import Evaluation, TaskInfo
     from diffharness.pipeline import Run
 
 
@@ -50,7 +51,8 @@ def task_accounts(
         if only is not None and info.name not in only:
             continue
         try:
-            forms[info.name] = task_forms(info.name, primary(run, info), baseline, candidate)
+            worth = _worth(run, info)
+            forms[info.name] = task_forms(info.name, primary(run, info), baseline, candidate, document_value=worth)
         except NoAccountError as reason:
             reasons[info.name] = str(reason)
     pair = model_pair(run, crosscoder)
@@ -62,9 +64,16 @@ def task_accounts(
     return accounts, reasons
 
 
+def _worth(run: Run, info: TaskInfo) -> Callable[[Any], float | None]:
+    """What one document's value of the task's primary metric is worth by itself."""
+    from diffharness.evaluation.comparison import document_value
+
+    return document_value(run.session.tasks.aggregation(info.name, primary(run, info).metric))
+
+
 def account(run: Run, folder: Path, progress: Progress) -> None:
     """Split every task's gap over categories, bias, error and the upper layers."""
-    from diffharness.assembly.account import accounts, model_info, write_contributions
+    from diffharness.assembly.account import accounts, write_contributions
 
     crosscoder = load_crosscoder(run, MAIN)
     latents = read_latents(run, MAIN)
@@ -77,25 +86,11 @@ def account(run: Run, folder: Path, progress: Progress) -> None:
         categories=[latent.category for latent in latents],
         metrics={info.name: primary(run, info) for info in evaluations[0].tasks},
         gaps=gaps,
+        worth={info.name: _worth(run, info) for info in evaluations[0].tasks},
         evaluations=evaluations,
-        dtypes={side: str(run.session.model(side).hf_model.dtype) for side in MAIN},
         rng=rng,
     )
-    models = [
-        model_info(side, run.session.model_args[side], run.session.model(side).hf_model,
-                            run.session.model_fingerprints[side], run.session.architectures[side].n_layers)
-        for side in run.sides
-    ]  # fmt: skip
-    write_json(
-        folder / "account.json",
-        {
-            **body,
-            "reasons": reasons,
-            "models": [m.model_dump(mode="json") for m in models],
-            "layer": run.session.layer,
-            "n_layers": run.session.n_layers,
-        },
-    )
+    write_json(folder / "account.json", {**body, "reasons": reasons})
     write_contributions(found, [latent.category for latent in latents], folder / "contributions.parquet")
 
 
@@ -150,11 +145,9 @@ def control(run: Run, folder: Path, progress: Progress) -> None:
     if not moved or run.config.probes is None:
         write_json(folder / "controls.json", [])
         return
-    x_NMD, heldout_N, _ = activations(run, MAIN)
+    x_NMD, heldout_NMD = run.harvested.training(MAIN)
     trained = load_crosscoder(run, MAIN)
-    blind = random_encoder(
-        trained, x_NMD[~heldout_N], heldout_NMD=x_NMD[heldout_N], seed=run.config.seed
-    ).requires_grad_(False)
+    blind = random_encoder(trained, x_NMD, heldout_NMD=heldout_NMD, seed=run.config.seed).requires_grad_(False)
     names = [a.category for a in annotate(blind, probes_of(run, MAIN, progress))]
     accounts, _ = task_accounts(run, blind, progress, only=moved)
     real = {latent.index: latent for latent in read_latents(run, MAIN)}

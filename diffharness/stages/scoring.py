@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -14,7 +14,7 @@ from diffharness.report import schema
 from diffharness.stages.reading import Progress, write_json
 
 if TYPE_CHECKING:
-    from diffharness.evaluation.scores import MetricKey, TaskInfo
+    from diffharness.evaluation.scores import Evaluation, MetricKey, TaskInfo
     from diffharness.pipeline import Run
 
 
@@ -66,7 +66,7 @@ def compare(run: Run, folder: Path) -> None:
     for evaluation in (baseline, candidate):
         for info in evaluation.tasks:
             run.session.check_tokens(evaluation.ledger.tokens(info.name), f"task {info.name!r}")
-    notes = (*run.check(), *asked.notes)
+    notes = (*run.check(), *asked.notes, *_not_exact(evaluations))
     rng = np.random.default_rng(run.config.seed)
     rows = []
     for info in baseline.tasks:
@@ -88,4 +88,27 @@ def compare(run: Run, folder: Path) -> None:
         tokenizers_equal=not any("tokenizer" in note for note in notes),
         notes=notes,
     )
-    write_json(folder / "comparison.json", {"rows": rows, "comparability": result.model_dump(mode="json")})
+    body = {"rows": rows, "comparability": result.model_dump(mode="json"), "rescored": _rescored(evaluations)}
+    write_json(folder / "comparison.json", body)
+
+
+def _not_exact(evaluations: Mapping[str, Evaluation]) -> list[str]:
+    """What is not as lm-eval saw it in runs that were recorded elsewhere."""
+    return [
+        f"{side}: {note}" for side, evaluation in evaluations.items() for note in evaluation.settings.get("notes", ())
+    ]
+
+
+def _rescored(evaluations: Mapping[str, Evaluation]) -> list[dict[str, Any]]:
+    """Documents that lm-eval's grouping of requests got wrong, by task and side."""
+    found: dict[tuple[str, str], dict[int, float]] = {}
+    for side, evaluation in evaluations.items():
+        for r in evaluation.ledger:
+            if r.plain_log_likelihood is not None and r.log_likelihood is not None:
+                documents = found.setdefault((r.task, side), {})
+                difference = abs(r.plain_log_likelihood - r.log_likelihood)
+                documents[r.doc_id] = max(difference, documents.get(r.doc_id, 0.0))
+    return [
+        {"task": task, "side": side, "n": len(documents), "largest": max(documents.values())}
+        for (task, side), documents in found.items()
+    ]

@@ -24,11 +24,7 @@ def planted(weights: np.ndarray | None = None, constant: dict[int, float] | None
         written = rng.normal([0.5, 0.5, -0.2, 0.1, 0, 0], 0.1)
         bias, error, upper, start = rng.normal(size=4)
         end = start + upper + written.sum() + bias + error
-        accounts.append(
-            DocumentAccount(
-                i, start, start + upper, end, written, bias, error, SCALE, 8, (np.zeros(1),) * 2, (np.zeros(1),) * 2
-            )
-        )
+        accounts.append(DocumentAccount(i, start, start + upper, end, written, bias, error, SCALE, 8))
     surrogate = LogLikelihood(1.0, SCALE)
     documents = dict.fromkeys([*range(N), *(constant or {})], 1.0)
     if weights is not None:

@@ -7,7 +7,6 @@ import pytest
 import torch
 
 from diffharness.activations.capture import LayerReader
-from diffharness.activations.corpus import Text
 from diffharness.crosscoder.config import CrosscoderConfig
 from diffharness.crosscoder.model import Crosscoder
 from diffharness.latents import description as room
@@ -29,11 +28,11 @@ def crosscoder() -> Crosscoder:
 
 
 @pytest.fixture(scope="module")
-def corpus() -> tuple[list[Text], torch.Tensor]:
+def corpus() -> tuple[list[tuple[str, int]], torch.Tensor]:
     generator = torch.Generator().manual_seed(1)
-    lengths = torch.randint(2, 9, (25,), generator=generator).tolist()
-    texts = [Text(tuple(range(n)), f"corpus:{i}") for i, n in enumerate(lengths)]
-    return texts, torch.randn(sum(lengths) - 25, 2, D, generator=generator)
+    lengths = torch.randint(1, 8, (25,), generator=generator).tolist()
+    texts = [(f"corpus:{i}", n) for i, n in enumerate(lengths)]
+    return texts, torch.randn(sum(lengths), 2, D, generator=generator)
 
 
 def test_examples_are_the_texts_on_which_a_latent_fires_most(crosscoder, corpus, monkeypatch):
@@ -43,13 +42,13 @@ def test_examples_are_the_texts_on_which_a_latent_fires_most(crosscoder, corpus,
     table = describe(crosscoder, x_NMD, texts, probes=None, n_examples=3, progress=lambda *p: done.append(p))
     assert done[-1] == (len(x_NMD), len(x_NMD))
     assert len(done) > 3
-    per_text = crosscoder.encode(x_NMD).split([len(t.ids) - 1 for t in texts])
+    per_text = crosscoder.encode(x_NMD).split([n for _, n in texts])
     for j in range(L):
         peaks = np.array([float(f[:, j].max()) for f in per_text])
         best = [i for i in np.argsort(-peaks, kind="stable")[:3] if peaks[i] > 0]
         assert [int(e.text_id) for e in table.examples.of(j)] == best
         for example, i in zip(table.examples.of(j), best, strict=True):
-            assert example.source == texts[i].source
+            assert example.source == texts[i][0]
             np.testing.assert_allclose(example.values, per_text[i][:, j].numpy()[example.first :], rtol=1e-5)
 
 
@@ -97,3 +96,6 @@ def test_probe_activations_are_each_texts_own_whatever_the_batch(tiny_models):
     for ids, rows in zip(probes, x_NMD.split(list(lengths)), strict=True):
         alone = torch.stack([r.read(torch.tensor([ids]))[0, 1:] for r in readers], dim=1)
         torch.testing.assert_close(rows, alone, rtol=0, atol=1e-5)
+    without, lengths = probe_activations(readers, probes, frozenset({8, 12}))
+    assert lengths == (2, 1, 1)
+    torch.testing.assert_close(without, x_NMD[[0, 1, 3, 8]], rtol=0, atol=0)

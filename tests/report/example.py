@@ -515,4 +515,17 @@ def _model(side: Side) -> ModelInfo:
 
 
 def _replay(task: str, side: Side) -> ReplayCheck:
-    return ReplayCheck(task=task, side=side, n=400, median=1.2e-6, maximum=3.1e-5, tolerance=1e-3, holds=True)
+    return ReplayCheck(
+        task=task,
+        side=side,
+        n=64,
+        n_requests=120,
+        median=1.2e-6,
+        maximum=3.1e-5,
+        tolerance=1e-2,
+        median_tolerance=1e-3,
+        n_decisions=120,
+        changed_share=0.0,
+        changed_tolerance=0.02,
+        holds=True,
+    )

@@ -1,0 +1,179 @@
+"""The validity gate: do stored activations, read by each model's upper layers, give lm-eval's own answers again?
+
+It checks replay, store and splice together. Legend: B sequences, T positions, D width, V vocabulary.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from diffharness.activations.capture import UpperStack
+from diffharness.activations.layers import context_border, input_device
+from diffharness.activations.replay import length_batches, pad
+from diffharness.evaluation.ledger import Reading
+
+SEQUENCES = 64
+"""Sequences of a task that are tried."""
+BATCH_TOKENS = 2048
+
+
+@dataclass(frozen=True)
+class Tolerance:
+    """How far replay may be from lm-eval's answers; all three have to hold."""
+
+    median: float
+    """Nats a scored token: of a request's log-likelihood, divided by its scored tokens."""
+    maximum: float
+    """The same, of the worst request."""
+    changed: float
+    """Share of decisions (is the answer the most likely one? which token comes next?) that differ."""
+
+
+TOLERANCES = {"exact": Tolerance(1e-3, 1e-2, 0.02), "half": Tolerance(0.05, 0.5, 0.1)}
+"""By precision: float32 and float64; float16, bfloat16 and quantised weights. In float32 replay is within 1e-4 nats,
+and another fine-tune of the same weights is above 1e-3; half precision moves a token's log-probability by some
+hundredths when its batch changes."""
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """Replay against lm-eval, on some sequences of one task and side."""
+
+    n_sequences: int
+    n_requests: int
+    """Requests with a log-likelihood to compare."""
+    median: float | None
+    maximum: float | None
+    """Nats a scored token; none where no request has a log-likelihood."""
+    n_decisions: int
+    n_changed: int
+    tolerance: Tolerance
+
+    @property
+    def changed_share(self) -> float | None:
+        """Share of decisions that differ; none where there are none."""
+        return self.n_changed / self.n_decisions if self.n_decisions else None
+
+    @property
+    def holds(self) -> bool:
+        """Whether replay stands for what lm-eval scored."""
+        near = self.median is None or self.maximum is None or (
+            self.median <= self.tolerance.median and self.maximum <= self.tolerance.maximum
+        )  # fmt: skip
+        # One decision in a few can be a tie that rounding breaks; it takes two to count as a change.
+        same = self.n_changed <= max(1.0, self.tolerance.changed * self.n_decisions)
+        return near and same
+
+
+def tolerance_of(dtypes: Sequence[str], *, quantised: bool = False) -> Tolerance:
+    """The tolerance of the least precise of some dtypes, such as `torch.bfloat16`."""
+    exact = not quantised and all(d.removeprefix("torch.") in ("float32", "float64") for d in dtypes)
+    return TOLERANCES["exact" if exact else "half"]
+
+
+def sampled_readings(readings: Sequence[Reading], n_sequences: int = SEQUENCES) -> list[Reading]:
+    """All readings of up to `n_sequences` distinct sequences, spread evenly over the task, each once."""
+    distinct = list(dict.fromkeys(r.ids for r in readings))
+    places = np.unique(np.linspace(0, len(distinct) - 1, min(n_sequences, len(distinct))).round().astype(int))
+    chosen = {distinct[i] for i in places}
+    return list({(r.ids, r.start, r.targets): r for r in readings if r.ids in chosen}.values())
+
+
+def agreement(
+    upper: UpperStack,
+    state_of: Callable[[tuple[int, ...]], Float[Tensor, "T D"]],
+    readings: Sequence[Reading],
+    *,
+    greedy: bool,
+    tolerance: Tolerance,
+) -> Agreement:
+    """Run a model's upper layers from stored activations and compare with what lm-eval answered.
+
+    Args:
+        upper: the layers above the stored one.
+        state_of: a sequence's stored activations, all positions.
+        readings: what lm-eval scored, with its answers.
+        greedy: whether generated tokens were each the most likely one, so that they can be compared.
+        tolerance: what is allowed.
+    """
+    sequences = list(dict.fromkeys(r.ids for r in readings))
+    by_sequence: dict[tuple[int, ...], list[Reading]] = {ids: [] for ids in sequences}
+    for reading in readings:
+        by_sequence[reading.ids].append(reading)
+    differences: list[float] = []
+    decisions: list[bool] = []
+    border = context_border(upper.model)
+    borders = () if border is None else (border,)
+    for rows in length_batches([len(ids) for ids in sequences], BATCH_TOKENS, borders):
+        some = [sequences[i] for i in rows]
+        log_p_BTV = _log_probabilities(upper, some, [state_of(ids) for ids in some])
+        for log_p_TV, ids in zip(log_p_BTV, some, strict=True):
+            for reading in by_sequence[ids]:
+                _compare(log_p_TV, reading, greedy, differences, decisions)
+    return Agreement(
+        n_sequences=len(sequences),
+        n_requests=len(differences),
+        median=float(np.median(differences)) if differences else None,
+        maximum=max(differences) if differences else None,
+        n_decisions=len(decisions),
+        n_changed=decisions.count(False),
+        tolerance=tolerance,
+    )
+
+
+@torch.no_grad()
+def _log_probabilities(
+    upper: UpperStack, sequences: Sequence[tuple[int, ...]], states: Sequence[Float[Tensor, "T D"]]
+) -> Float[Tensor, "B T V"]:
+    ids_BT = pad(sequences, input_device(upper.model))
+    state_BTD = torch.zeros(*ids_BT.shape, states[0].shape[1], dtype=states[0].dtype)
+    for row, state_TD in enumerate(states):
+        state_BTD[row, : len(state_TD)] = state_TD
+    return upper.logits(ids_BT, state_BTD).float().log_softmax(-1)
+
+
+def _compare(log_p_TV: Tensor, reading: Reading, greedy: bool, differences: list[float], decisions: list[bool]) -> None:
+    """Add what one reading tells: the difference a scored token, and which decisions are the same."""
+    n = len(reading.targets)
+    if n == 0:
+        return
+    scored_SV = log_p_TV[reading.start : reading.start + n]
+    targets_S = torch.tensor(reading.targets, device=scored_SV.device)
+    likely_S = scored_SV.argmax(-1) == targets_S
+    if reading.log_likelihood is not None:
+        replayed = float(scored_SV.gather(-1, targets_S[:, None]).double().sum())
+        differences.append(abs(replayed - reading.log_likelihood) / n)
+    if reading.greedy is not None:
+        decisions.append(bool(likely_S.all()) == reading.greedy)
+    elif greedy and reading.kind == "generate_until":
+        decisions.extend(likely_S.tolist())
+
+
+def withheld_reason(found: Mapping[tuple[str, str], Agreement]) -> str | None:
+    """Why no mechanism may be shown: the task and side (keys) that are furthest off; none where all hold."""
+    bad = {key: a for key, a in found.items() if not a.holds}
+    if not bad:
+        return None
+    (task, side), worst = max(bad.items(), key=lambda item: (item[1].maximum or 0.0, item[1].changed_share or 0.0))
+    parts = []
+    if worst.median is not None and worst.maximum is not None:
+        parts.append(
+            f"log-probabilities differ by {worst.maximum:.3g} nats a token at most, {worst.median:.3g} in the median "
+            f"(allowed: {worst.tolerance.maximum:g} and {worst.tolerance.median:g})"
+        )
+    if worst.changed_share is not None:
+        parts.append(
+            f"{worst.n_changed} of {worst.n_decisions} most likely answers changed "
+            f"(allowed: {worst.tolerance.changed:.0%})"
+        )
+    return (
+        f"the {side}'s weights, replayed, do not give the answers that were scored: on {task}, {' and '.join(parts)}; "
+        f"{len(bad)} of {len(found)} comparisons fail. Check that the replayed weights, dtype and tokenizer are those "
+        "that were scored"
+    )

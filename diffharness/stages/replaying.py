@@ -1,0 +1,291 @@
+"""Stages of the activations: harvested or streamed for the crosscoder, and tried against lm-eval's answers."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from diffharness.errors import RunError
+from diffharness.stages.reading import MAIN, Progress, write_json
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from diffharness.activations.corpus import Text
+    from diffharness.activations.store import ActivationStore, StoreSpec
+    from diffharness.activations.validity import Agreement
+    from diffharness.crosscoder.batches import Activations
+    from diffharness.evaluation.scores import Evaluation
+    from diffharness.pipeline import Run
+
+HELDOUT_SHARE = 0.1
+
+
+class RunTexts:
+    """Reads texts with all models at the run's layer: from what `diffharness lm-eval` left, else by replay."""
+
+    def __init__(self, run: Run) -> None:
+        from diffharness.activations.harvesting import ReplayedTexts
+
+        self._layer = run.session.layer
+        self._n_sides = len(run.sides)
+        self._replayed = ReplayedTexts([run.session.reader(side) for side in run.sides], run.progress.say)
+        self._recorded = [] if run.config.corpus else _recorded_stores(run)
+
+    def __call__(self, texts: Sequence[Text]) -> Iterator[tuple[int, Mapping[int, Tensor]]]:
+        """Each text's place in the list and its activations by layer."""
+        import torch
+
+        left = []
+        for i, text in enumerate(texts):
+            found = [
+                store.text(places[text.ids], self._layer) for store, places in self._recorded if text.ids in places
+            ]
+            if len(found) == self._n_sides:
+                yield i, {self._layer: torch.cat(found, dim=1)}
+            else:
+                left.append(i)
+        for place, x in self._replayed([texts[i] for i in left]):
+            yield left[place], x
+
+
+def _recorded_stores(run: Run) -> list[tuple[ActivationStore, dict[tuple[int, ...], int]]]:
+    """What `diffharness lm-eval` left of every side at the run's layer, with each sequence's place in it.
+
+    Raises:
+        RunError: a store is damaged, or belongs to other weights.
+    """
+    from diffharness.activations.store import ActivationStore
+
+    folders = {side: run.recorded[side] / "activations" for side in run.sides if side in run.recorded}
+    if len(folders) < len(run.sides) or not all((f / "index.parquet").is_file() for f in folders.values()):
+        return []
+    stores = {side: ActivationStore.open(folder) for side, folder in folders.items()}
+    for side, store in stores.items():
+        if store.spec.models["recorded"] != run.session.model_fingerprints[side]:
+            raise RunError(
+                f"{store.folder} holds activations of other weights than the {side}'s; record the evaluation again"
+            )
+    if not all(run.session.layer in store.spec.layers for store in stores.values()):
+        return []
+    return [(store, {text.ids: i for i, text in enumerate(store.texts)}) for store in stores.values()]
+
+
+def store_spec(run: Run) -> StoreSpec:
+    """What the run's store holds."""
+    from diffharness.activations.store import StoreSpec
+
+    return StoreSpec(
+        sides=run.sides,
+        layers=(run.session.layer,),
+        d_model=run.session.architectures["baseline"].hidden_size,
+        dtype=run.session.store_dtype,
+        models={side: run.session.model_fingerprints[side] for side in run.sides},
+        special_ids=tuple(sorted(run.session.special_ids)),
+    )
+
+
+def harvest(run: Run, folder: Path, progress: Progress) -> None:
+    """Let all models read the training texts and leave the activations side by side; only the texts when streamed."""
+    from diffharness.activations.store import write_store, write_texts
+
+    rng = np.random.default_rng(run.config.seed)
+    texts, sources = _corpus_texts(run, rng) if run.config.corpus else _ledger_texts(run, rng)
+    run.session.check_tokens({i for text in texts for i in text.ids}, "the corpus")
+    if len(texts) < 2:
+        raise RunError("there are fewer than two texts to train the crosscoder on; give a larger --corpus")
+    write_json(folder / "corpus.json", sources)
+    if run.config.stream:
+        write_texts(folder, store_spec(run), texts)
+    else:
+        write_store(folder, store_spec(run), texts, RunTexts(run), progress)
+
+
+def _corpus_texts(run: Run, rng: np.random.Generator) -> tuple[list[Text], dict[str, Any]]:
+    """Texts of the corpora in random order, and what came from where."""
+    from dataclasses import asdict
+
+    from diffharness.activations.corpus import sample_corpus
+
+    model = run.session.model("baseline")
+    specs = run.session.corpora
+    sample = sample_corpus(
+        specs,
+        model.hf_tokenizer,
+        max_length=model.max_length,
+        n_tokens=run.config.train_tokens,
+        rng=rng,
+        tasks=run.session.tasks.tasks if any(spec.kind == "tasks" for spec in specs) else None,
+        add_special_tokens=model.add_bos_token is not False,
+    )
+    texts = [sample.texts[i] for i in rng.permutation(len(sample.texts))]
+    return texts, {"sources": [asdict(count) for count in sample.counts], "notes": list(sample.notes)}
+
+
+def _ledger_texts(run: Run, rng: np.random.Generator) -> tuple[list[Text], dict[str, Any]]:
+    """What the tasks made the models read, each sequence once, in random order up to the budget."""
+    from diffharness.activations.corpus import Text
+
+    read: dict[tuple[int, ...], str] = {}
+    n_readings = 0
+    for side in MAIN:
+        for reading in run.load_evaluation(side).ledger:
+            n_readings += 1
+            if len(reading.ids) > 1:
+                read.setdefault(reading.ids, f"{reading.task}:{reading.doc_id}")
+    texts = [Text(ids, source) for ids, source in read.items()]
+    texts = [texts[i] for i in rng.permutation(len(texts))]
+    reach = np.searchsorted(np.cumsum([len(t.ids) - 1 for t in texts]), run.config.train_tokens) + 1
+    texts = texts[:reach]
+    n_tokens: dict[str, int] = {}
+    for text in texts:
+        task = text.source.rpartition(":")[0]
+        n_tokens[task] = n_tokens.get(task, 0) + len(text.ids) - 1
+    sources = [
+        {
+            "source": task,
+            "n_documents": len({t.source for t in texts if t.source.rpartition(":")[0] == task}),
+            "n_sequences": sum(t.source.rpartition(":")[0] == task for t in texts),
+            "n_tokens": n,
+            "share": n / sum(n_tokens.values()),
+        }
+        for task, n in n_tokens.items()
+    ]
+    notes = [f"the tasks made the models read {n_readings} sequences, {len(read)} of them distinct"]
+    return texts, {"sources": sources, "notes": notes}
+
+
+@dataclass(frozen=True)
+class Harvested:
+    """Texts and where their activations come from."""
+
+    run: Run
+    store: ActivationStore
+    heldout: np.ndarray
+    """Mask of the texts that no crosscoder is trained on."""
+
+    @property
+    def texts(self) -> tuple[Text, ...]:
+        """The texts in the store's order."""
+        return self.store.texts
+
+    def rows(self, sides: tuple[str, ...], texts: np.ndarray | None = None) -> Activations:
+        """Activations of some sides on the coded positions of some texts (indices; all by default)."""
+        run, skipped = self.run, self.run.session.skipped_ids
+        if not run.config.stream:
+            chosen = None if texts is None else texts.tolist()
+            return self.store.rows(sides, run.session.layer, chosen, skipped)
+        from diffharness.activations.streaming import StreamedActivations
+
+        chosen = self.texts if texts is None else [self.texts[i] for i in texts.tolist()]
+        return StreamedActivations(
+            RunTexts(run),
+            chosen,
+            layer=run.session.layer,
+            columns=[run.sides.index(side) for side in sides],
+            d_model=self.store.spec.d_model,
+            skipped_ids=skipped,
+        )
+
+    def training(self, sides: tuple[str, ...]) -> tuple[Activations, Activations]:
+        """Activations to train on, and held-out ones."""
+        return self.rows(sides, np.flatnonzero(~self.heldout)), self.rows(sides, np.flatnonzero(self.heldout))
+
+
+def harvested(run: Run) -> Harvested:
+    """Open the run's activations; every shard is checked."""
+    from diffharness.activations.store import ActivationStore, heldout_texts
+
+    store = ActivationStore.open(run.harvest().folder)
+    rng = np.random.default_rng(run.config.seed)
+    return Harvested(run, store, heldout_texts(store.texts, HELDOUT_SHARE, rng))
+
+
+def validate(run: Run, folder: Path, progress: Progress) -> None:
+    """Store activations of some sequences of every task, and let the upper layers answer from them."""
+    from diffharness.activations.corpus import Text
+    from diffharness.activations.store import ActivationStore, write_store
+    from diffharness.activations.validity import sampled_readings, withheld_reason
+    from diffharness.assembly.account import model_info
+
+    evaluations = {side: run.load_evaluation(side) for side in MAIN}
+    sampled = {
+        (info.name, side): sampled_readings([r for r in evaluation.ledger if r.task == info.name])
+        for side, evaluation in evaluations.items()
+        for info in evaluation.tasks
+    }
+    sources = {r.ids: f"{r.task}:{r.doc_id}" for readings in sampled.values() for r in readings}
+    texts = [Text(ids, source) for ids, source in sources.items()]
+    found: dict[tuple[str, str], Agreement] = {}
+    with tempfile.TemporaryDirectory(dir=folder) as scratch:
+        write_store(Path(scratch), store_spec(run), texts, RunTexts(run), progress)
+        store = ActivationStore.open(Path(scratch))
+        places = {text.ids: i for i, text in enumerate(store.texts)}
+        for (task, side), readings in sampled.items():
+            found[task, side] = _agreement(run, evaluations[side], task, side, store, places, readings)
+    models = [
+        model_info(
+            side,
+            run.session.model_args[side],
+            run.session.model(side).hf_model,
+            run.session.model_fingerprints[side],
+            run.session.architectures[side].n_layers,
+        )
+        for side in run.sides
+    ]
+    body = {
+        "checks": [_check_row(task, side, agreement) for (task, side), agreement in found.items()],
+        "withheld": withheld_reason(found),
+        "models": [model.model_dump(mode="json") for model in models],
+        "layer": run.session.layer,
+        "n_layers": run.session.n_layers,
+    }
+    write_json(folder / "validity.json", body)
+
+
+def _agreement(
+    run: Run,
+    evaluation: Evaluation,
+    task: str,
+    side: str,
+    store: ActivationStore,
+    places: Mapping[tuple[int, ...], int],
+    readings: Sequence[Any],
+) -> Agreement:
+    from diffharness.activations.validity import agreement, tolerance_of
+
+    column = store.spec.sides.index(side)
+    model = run.session.model(side).hf_model
+    dtypes = [str(model.dtype), store.spec.dtype]
+    quantised = getattr(model.config, "quantization_config", None) is not None
+    return agreement(
+        run.session.upper(side),
+        lambda ids: store.text(places[ids], run.session.layer)[:, column],
+        readings,
+        greedy=not evaluation.task(task).sampled,
+        tolerance=tolerance_of(dtypes, quantised=quantised),
+    )
+
+
+def _check_row(task: str, side: str, found: Agreement) -> dict[str, Any]:
+    from diffharness.report import schema
+
+    return schema.ReplayCheck(
+        task=task,
+        side=side,  # pyright: ignore[reportArgumentType]
+        n=found.n_sequences,
+        n_requests=found.n_requests,
+        median=found.median,
+        maximum=found.maximum,
+        tolerance=found.tolerance.maximum,
+        median_tolerance=found.tolerance.median,
+        n_decisions=found.n_decisions,
+        changed_share=found.changed_share,
+        changed_tolerance=found.tolerance.changed,
+        holds=found.holds,
+    ).model_dump(mode="json")
