@@ -1,4 +1,4 @@
-"""What went through the model while lm-eval scored, and whose request it was."""
+"""What went through the model while lm-eval scored, and whose request it was: `recording.py`'s part of the adapter."""
 
 from __future__ import annotations
 

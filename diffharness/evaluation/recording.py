@@ -23,7 +23,7 @@ from lm_eval.api.registry import register_model
 from lm_eval.models.huggingface import HFLM
 from transformers import PreTrainedModel
 
-from diffharness.errors import UsageError
+from diffharness.errors import RunError, UsageError
 from diffharness.evaluation.answers import AnswerEnd
 from diffharness.evaluation.forwarded import Forwarded, in_order_of_requests, windows_of, with_repeats
 from diffharness.evaluation.grouping import TokenRequest, wrongly_grouped
@@ -71,6 +71,7 @@ class RecordingModel(HFLM):
         self.n_requests = 0
         self._quiet = False
         self._writer = LedgerWriter()
+        self._asked: list[Instance] = []
         self._passing: list[Forwarded] = []
         self._prompts: list[tuple[str, bool]] = []
         self._text_lengths: list[int] | None = None
@@ -149,10 +150,11 @@ class RecordingModel(HFLM):
     def _recording(self, requests: list[Instance]) -> Iterator[list[Forwarded]]:
         """The rows of one call as they are forwarded; forgotten when it is over."""
         self.n_requests += len(requests)
+        self._asked = requests
         try:
             yield self._passing
         finally:
-            self._passing, self._prompts, self._text_lengths = [], [], None
+            self._asked, self._passing, self._prompts, self._text_lengths = [], [], [], None
 
     def tok_encode(self, string: str, *args: Any, **kwargs: Any) -> list[int]:
         """As lm-eval's; the lengths of rolling texts are remembered."""
@@ -164,7 +166,18 @@ class RecordingModel(HFLM):
     def _loglikelihood_tokens(
         self, requests: list[TokenRequest], disable_tqdm: bool = False, override_bs: int | None = None
     ) -> list[tuple[float, bool]]:
-        """As lm-eval's, but for the requests that its grouping gets wrong: those are scored again, one by one."""
+        """As lm-eval's, but for the requests that its grouping gets wrong: those are scored again without it.
+
+        Raises:
+            RunError: a target has no tokens, which lm-eval could not score either.
+        """
+        for i, (_, _, continuation) in enumerate(requests):
+            if not continuation:
+                asked = self._asked[i]
+                raise RunError(
+                    f"task {asked.task_name!r}, document {asked.doc_id}, request {asked.idx}: the target "
+                    f"{asked.args[-1]!r} has no tokens of its own; give it text, or a delimiter before it"
+                )
         answers = super()._loglikelihood_tokens(
             requests, disable_tqdm=disable_tqdm or self._quiet, override_bs=override_bs
         )

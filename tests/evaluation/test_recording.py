@@ -113,3 +113,41 @@ def test_simple_evaluate_takes_the_model_object(tiny, tmp_path):
     )  # fmt: skip
     assert results is not None
     assert len(model.ledger()) == 3
+
+
+@pytest.fixture(scope="module")
+def bare_model(tiny):
+    """A model whose prompts begin with nothing of their own."""
+    return harness.create_model(
+        {"pretrained": str(tiny.baseline), "add_bos_token": False}, {"batch_size": 2, "device": "cpu"}
+    )
+
+
+def test_rolling_text_without_tokens_is_a_row_that_read_nothing(bare_model, tmp_path):
+    write_task(
+        tmp_path, "texts", [{"text": t} for t in ("the dog", "", "a cat")], output_type="loglikelihood_rolling",
+        doc_to_text="", doc_to_target="{{text}}", metric_list=[{"metric": "bits_per_byte"}],
+    )  # fmt: skip
+    evaluation, results = harness.evaluate(bare_model, harness.load_tasks(["texts"], [tmp_path]))
+    assert [(r.doc_id, len(r.targets), r.log_likelihood == 0) for r in evaluation.ledger] == [
+        (0, 2, False), (1, 0, True), (2, 2, False),
+    ]  # fmt: skip
+    assert list(evaluation.ledger.by_document("texts")) == [0, 2]
+    assert [s["resps"][0][0] == 0 for s in results["samples"]["texts"]] == [False, True, False]
+
+
+def test_target_or_prompt_without_tokens_is_named(bare_model, tmp_path):
+    rows = [{"prompt": p, "word": w} for p, w in (("the dog", " runs"), ("a cat", ""))]
+    write_task(
+        tmp_path, "words", rows, output_type="loglikelihood", doc_to_text="{{prompt}}", doc_to_target="{{word}}",
+        metric_list=[{"metric": "acc"}],
+    )  # fmt: skip
+    with pytest.raises(RunError, match="task 'words', document 1, request 0: the target '' has no tokens"):
+        harness.evaluate(bare_model, harness.load_tasks(["words"], [tmp_path]))
+    rows = [{"prompt": p} for p in ("the dog runs", "")]
+    write_task(
+        tmp_path, "answers", rows, output_type="generate_until", doc_to_text="{{prompt}}", doc_to_target="night",
+        generation_kwargs={"until": ["."], "max_gen_toks": 3}, metric_list=[{"metric": "exact_match"}],
+    )  # fmt: skip
+    with pytest.raises(RunError, match="task 'answers', document 1: its prompt has no tokens"):
+        harness.evaluate(bare_model, harness.load_tasks(["answers"], [tmp_path]))
