@@ -205,6 +205,17 @@ def test_generated_ids_are_not_what_the_answers_text_would_be_tokenised_to(tmp_p
     assert_recomputable(model, evaluation, results)
 
 
+def test_stop_inside_a_real_tokenizers_token_is_recorded_with_the_whole_token(real, tmp_path):
+    model = RecordingModel(str(real / "models" / "stories260K"), batch_size=4, device="cpu")
+    prompts = ["Once upon a time, there was a little", "Lily and Tom went to", "One day"]
+    tasks = ask_answers(tmp_path, prompts, until=[". The"], max_gen_toks=24, do_sample=False)
+    evaluation, results = harness.evaluate(model, tasks)
+    ends = [model.tok_decode(list(r.targets)) for r in evaluation.ledger]
+    answers = [s["resps"][0][0] for s in results["samples"]["answers"]]
+    assert any(text == f"{answer}. They" for text, answer in zip(ends, answers, strict=True))
+    assert_recomputable(model, evaluation, results)
+
+
 def test_same_prompt_under_different_generation_arguments_keeps_its_own_answer(tiny, tiny_models, tmp_path):
     for name, n in (("short", 2), ("long", 6)):
         write_task(
