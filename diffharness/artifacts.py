@@ -148,6 +148,18 @@ class Workspace:
                 os.replace(file, place)
 
 
+def altered_files(folder: Path, stage: str) -> list[str]:
+    """Files of a finished stage that are absent or not what the folder's manifest says; the manifest, if that is."""
+    manifest = _read_manifest(folder / "manifest.json")
+    known = manifest["artifacts"]
+    files = manifest["stages"].get(stage, {}).get("files", ["manifest.json"])
+    return [
+        name
+        for name in files
+        if not (folder / name).is_file() or file_hash(folder / name) != known.get(name, {}).get("sha256")
+    ]
+
+
 def _read_manifest(file: Path) -> dict[str, dict[str, Any]]:
     """What a manifest says; nothing where there is none or it is damaged, so that every stage runs again."""
     empty: dict[str, dict[str, Any]] = {"stages": {}, "artifacts": {}}

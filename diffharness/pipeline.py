@@ -24,8 +24,8 @@ from rich.console import Console
 from diffharness import __version__
 from diffharness.artifacts import Workspace, fingerprint, path_fingerprint
 from diffharness.config import RunConfig
-from diffharness.errors import UsageError
 from diffharness.progress import StageProgress
+from diffharness.recorded import with_recorded
 from diffharness.report.schema import Report
 from diffharness.session import Session
 
@@ -61,16 +61,12 @@ class Run:
     """One run: its session, its folder, and its stages, each run at most once."""
 
     def __init__(self, config: RunConfig, console: Console | None = None, command: str | None = None) -> None:
-        self.recorded = {
-            side: folder
-            for side, folder in (("baseline", config.baseline_results), ("candidate", config.candidate_results))
-            if folder is not None
-        }
-        config, model_args = _with_recorded(config, self.recorded)
+        config, self.recorded = with_recorded(config)
         self.config = config
         self.command = command or default_command(config)
         self.workspace = Workspace(config.output)
-        self.session = Session(config, model_args)
+        sides = {side: getattr(config, side) for side in ("baseline", "candidate", "ancestor")}
+        self.session = Session(config, {side: args for side, args in sides.items() if args is not None})
         self.progress = StageProgress(console)
         self.seconds = 0.0
         self._notes: tuple[str, ...] | None = None
@@ -116,7 +112,7 @@ class Run:
             self.config.limit,
             self.config.batch_size,
             self.config.device,
-            path_fingerprint(self.recorded[side]) if side in self.recorded else None,
+            path_fingerprint(self.recorded[side].folder) if side in self.recorded else None,
         ]
         work = lambda folder, report: stages.evaluate(self, side, folder, report)  # noqa: E731
         return self.stage(
@@ -270,50 +266,3 @@ def default_command(config: RunConfig) -> str:
         else:
             words += [option, str(value)]
     return shlex.join(words)
-
-
-def _recorded_options(side: str, folder: Path) -> dict[str, Any]:
-    """The options that a recorded evaluation stands for."""
-    try:
-        body = json.loads((folder / "evaluation.json").read_text(encoding="utf-8"))
-        settings = body["settings"]
-        batch_size = str(settings["batch_size"])
-        return {
-            side: body["model_args"],
-            "tasks": tuple(task["name"] for task in body["tasks"]),
-            "include_path": settings["include_path"],
-            "limit": settings["limit"],
-            "layer": settings["layer"],
-            "batch_size": int(batch_size) if batch_size.isdigit() else None,
-        }
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UsageError(
-            f"--{side}-results {folder} holds no recorded evaluation; make one with `diffharness lm-eval run "
-            f"--model diffharness --model_args pretrained=...,record_to={folder} --tasks ...`"
-        ) from error
-
-
-def _with_recorded(config: RunConfig, recorded: dict[str, Path]) -> tuple[RunConfig, dict[str, str]]:
-    """Models and tasks that recorded evaluations name, where the configuration leaves them out.
-
-    Raises:
-        UsageError: a folder holds no recording, or the two were recorded on other tasks or documents.
-    """
-    found: dict[str, Any] = {}
-    for side, folder in recorded.items():
-        one = _recorded_options(side, folder)
-        for key, option in (("tasks", "--tasks"), ("limit", "--limit")):
-            if key in found and found[key] != one[key]:
-                raise UsageError(
-                    f"--candidate-results {folder} was recorded with {option} {one[key]}, the baseline's with "
-                    f"{found[key]}; record both alike"
-                )
-        found |= one
-    given = config.model_dump(exclude_unset=True)
-    for key in ("tasks", "limit"):
-        if key in found and key in given and given[key] not in (found[key], None):
-            raise UsageError(f"--{key} is settled by the recorded evaluations ({found[key]}); leave it out")
-    found = {key: value for key, value in found.items() if value is not None}
-    config = RunConfig.make({**found, **given}, "the recorded evaluations") if found else config
-    sides = {side: getattr(config, side) for side in ("baseline", "candidate", "ancestor")}
-    return config, {side: args for side, args in sides.items() if args is not None}

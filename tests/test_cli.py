@@ -22,7 +22,7 @@ from tests import tiny as made
 HEAVY = (
     "torch", "lm_eval", "transformers", "nnsight", "pydantic", "numpy", "scipy", "pyarrow", "altair", "jinja2", "rich",
 )  # fmt: skip
-COMMANDS = ["demo", "init", "run", "report", "schema"]
+COMMANDS = ["demo", "init", "run", "activations", "report", "schema"]
 
 
 def call(*arguments: object) -> Result:
@@ -102,7 +102,7 @@ CASES: dict[str, tuple[dict[str, object], tuple[str, ...]]] = {
     "one recording": ({"baseline_results": "{bad}"}, ("go together", "give both or neither")),
     "no recording": (
         {"baseline_results": "{bad}", "candidate_results": "{bad}"},
-        ("--baseline-results {bad} holds no recorded evaluation", "diffharness lm-eval run"),
+        ("--baseline-results {bad} holds no results of lm-eval", "diffharness lm-eval run"),
     ),
     "no number": ({"latents": "many"}, ("'many' is not a valid integer", "diffharness run --help")),
 }  # fmt: skip
@@ -226,3 +226,23 @@ def test_report_of_no_run_is_one_line(tmp_path):
     (tmp_path / "report.json").write_text("{}")
     result = call("report", tmp_path)
     assert (result.exit_code, len(result.stderr.splitlines())) == (2, 1)
+
+
+def test_activations_says_what_a_store_holds_and_finds_damage(tiny_run, tmp_path):
+    shutil.copytree(tiny_run, tmp_path / "run")
+    whole = call("activations", tmp_path / "run")
+    assert whole.exit_code == 0
+    for words in ("baseline (", "candidate (", "ancestor (", "16, float32", "corpus.jsonl", "shards are whole"):
+        assert words in " ".join(whole.stdout.split())
+    shard = tmp_path / "run" / "activations" / "shard_00000.safetensors"
+    shard.write_bytes(shard.read_bytes()[:-1])
+    damaged = call("activations", tmp_path / "run" / "activations")
+    assert damaged.exit_code == 4
+    assert "shard_00000.safetensors is absent or cut off" in " ".join(damaged.stdout.replace("\n", "").split())
+    assert "1 of 1 shards are damaged; delete it" in damaged.stderr
+
+
+def test_activations_of_no_store_is_one_line(tmp_path):
+    done = call("activations", tmp_path)
+    assert done.exit_code == 2
+    assert "holds no activations" in done.stderr

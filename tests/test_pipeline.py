@@ -303,12 +303,9 @@ def test_missing_model_folder_at_the_door_is_one_line(quick_door, tiny, tmp_path
         record_command_line(door(tmp_path / "none", tiny, ""))
 
 
-def test_recordings_of_other_tasks_are_refused(recorded, tmp_path):
+def test_recordings_of_other_tasks_are_refused(recorded, quick_door, tiny, tiny_moved, tmp_path):
     other = tmp_path / "other"
-    shutil.copytree(recorded["candidate"], other)
-    body = json.loads((other / "evaluation.json").read_text())
-    body["tasks"] = body["tasks"][:1]
-    (other / "evaluation.json").write_text(json.dumps(body))
+    record_command_line(door(tiny_moved, tiny, f",record_to={other}", tasks="tiny_choice"))
     options = {"baseline_results": recorded["baseline"], "candidate_results": other, "output": tmp_path / "run"}
     with pytest.raises(UsageError, match="was recorded with --tasks"):
         diffharness.run(diffharness.RunConfig.make(options))
@@ -316,6 +313,31 @@ def test_recordings_of_other_tasks_are_refused(recorded, tmp_path):
     with pytest.raises(UsageError, match="--tasks is settled by the recorded"):
         diffharness.run(diffharness.RunConfig.make(mine))
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("name", ["evaluation.json", "ledger.parquet"])
+def test_altered_recording_is_refused_by_name(recorded, tmp_path, name):
+    other = tmp_path / "other"
+    shutil.copytree(recorded["candidate"], other)
+    body = (other / name).read_bytes()
+    (other / name).write_bytes(body[:100] + bytes([body[100] ^ 1]) + body[101:])
+    options = {"baseline_results": recorded["baseline"], "candidate_results": other, "output": tmp_path / "run"}
+    with pytest.raises(UsageError, match=f"{name} was cut off or altered"):
+        diffharness.run(diffharness.RunConfig.make(options))
+
+
+def test_recording_of_weights_that_changed_since_is_refused(quick_door, recorded, tiny, tiny_moved, tmp_path):
+    model = tmp_path / "model"
+    shutil.copytree(tiny_moved, model)
+    record_command_line(door(model, tiny, f",record_to={tmp_path / 'recorded'}"))
+    shutil.copyfile(tiny.candidate / "model.safetensors", model / "model.safetensors")
+    options = {"baseline_results": recorded["baseline"], "candidate_results": tmp_path / "recorded"}
+    with pytest.raises(UsageError, match="was recorded with other weights"):
+        diffharness.run(diffharness.RunConfig.make({**options, "output": tmp_path / "run"}))
+    moved = {**options, "replay_candidate": str(tiny_moved), "output": tmp_path / "run"}
+    with pytest.raises(UsageError, match=r"--tasks is settled") as refused:
+        diffharness.run(diffharness.RunConfig.make({**moved, "tasks": ["tiny_text"]}))
+    assert "other weights" not in str(refused.value), "the same weights in another folder are the same"
 
 
 def test_token_that_one_side_lacks_is_refused_where_a_task_uses_it(small, tiny_moved, tmp_path):

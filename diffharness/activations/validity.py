@@ -21,6 +21,7 @@ from diffharness.evaluation.ledger import Reading
 SEQUENCES = 64
 """Sequences of a task that are tried."""
 BATCH_TOKENS = 2048
+ROLLING = "loglikelihood_rolling"
 
 
 @dataclass(frozen=True)
@@ -56,6 +57,11 @@ class Agreement:
     tolerance: Tolerance
 
     @property
+    def is_empty(self) -> bool:
+        """Whether there was nothing to compare: answers drawn at random, texts whose log-likelihood is not known."""
+        return not self.n_requests and not self.n_decisions
+
+    @property
     def changed_share(self) -> float | None:
         """Share of decisions that differ; none where there are none."""
         return self.n_changed / self.n_decisions if self.n_decisions else None
@@ -78,11 +84,17 @@ def tolerance_of(dtypes: Sequence[str], *, quantised: bool = False) -> Tolerance
 
 
 def sampled_readings(readings: Sequence[Reading], n_sequences: int = SEQUENCES) -> list[Reading]:
-    """All readings of up to `n_sequences` distinct sequences, spread evenly over the task, each once."""
+    """All readings of up to `n_sequences` distinct sequences, spread evenly over the task, each once.
+
+    Of a rolling text all windows come along, because of some texts only their sum is known.
+    """
+    readings = [r for r in readings if r.targets]
     distinct = list(dict.fromkeys(r.ids for r in readings))
-    places = np.unique(np.linspace(0, len(distinct) - 1, min(n_sequences, len(distinct))).round().astype(int))
+    places = np.linspace(0, max(0, len(distinct) - 1), min(n_sequences, len(distinct))).round().astype(int)
     chosen = {distinct[i] for i in places}
-    return list({(r.ids, r.start, r.targets): r for r in readings if r.ids in chosen}.values())
+    texts = {r.doc_id for r in readings if r.ids in chosen and r.kind == ROLLING}
+    kept = (r for r in readings if r.ids in chosen or (r.kind == ROLLING and r.doc_id in texts))
+    return list({(r.ids, r.start, r.targets, r.kind == ROLLING and r.doc_id): r for r in kept}.values())
 
 
 def agreement(
@@ -92,6 +104,7 @@ def agreement(
     *,
     greedy: bool,
     tolerance: Tolerance,
+    sums: Mapping[int, float] | None = None,
 ) -> Agreement:
     """Run a model's upper layers from stored activations and compare with what lm-eval answered.
 
@@ -101,13 +114,13 @@ def agreement(
         readings: what lm-eval scored, with its answers.
         greedy: whether generated tokens were each the most likely one, so that they can be compared.
         tolerance: what is allowed.
+        sums: log-likelihoods of rolling texts by document, where those of their windows are not known.
     """
     sequences = list(dict.fromkeys(r.ids for r in readings))
     by_sequence: dict[tuple[int, ...], list[Reading]] = {ids: [] for ids in sequences}
     for reading in readings:
         by_sequence[reading.ids].append(reading)
-    differences: list[float] = []
-    decisions: list[bool] = []
+    seen = _Seen([], [], {})
     border = context_border(upper.model)
     borders = () if border is None else (border,)
     for rows in length_batches([len(ids) for ids in sequences], BATCH_TOKENS, borders):
@@ -115,14 +128,15 @@ def agreement(
         log_p_BTV = _log_probabilities(upper, some, [state_of(ids) for ids in some])
         for log_p_TV, ids in zip(log_p_BTV, some, strict=True):
             for reading in by_sequence[ids]:
-                _compare(log_p_TV, reading, greedy, differences, decisions)
+                seen.add(log_p_TV, reading, greedy)
+    seen.add_sums(sums or {})
     return Agreement(
         n_sequences=len(sequences),
-        n_requests=len(differences),
-        median=float(np.median(differences)) if differences else None,
-        maximum=max(differences) if differences else None,
-        n_decisions=len(decisions),
-        n_changed=decisions.count(False),
+        n_requests=len(seen.differences),
+        median=float(np.median(seen.differences)) if seen.differences else None,
+        maximum=max(seen.differences, default=None),
+        n_decisions=len(seen.decisions),
+        n_changed=seen.decisions.count(False),
         tolerance=tolerance,
     )
 
@@ -138,21 +152,39 @@ def _log_probabilities(
     return upper.logits(ids_BT, state_BTD).float().log_softmax(-1)
 
 
-def _compare(log_p_TV: Tensor, reading: Reading, greedy: bool, differences: list[float], decisions: list[bool]) -> None:
-    """Add what one reading tells: the difference a scored token, and which decisions are the same."""
-    n = len(reading.targets)
-    if n == 0:
-        return
-    scored_SV = log_p_TV[reading.start : reading.start + n]
-    targets_S = torch.tensor(reading.targets, device=scored_SV.device)
-    likely_S = scored_SV.argmax(-1) == targets_S
-    if reading.log_likelihood is not None:
+@dataclass(frozen=True)
+class _Seen:
+    """What the readings told so far."""
+
+    differences: list[float]
+    """Nats a scored token, one a request."""
+    decisions: list[bool]
+    """Whether each is the same."""
+    windows: dict[int, list[tuple[float, int]]]
+    """By document: replayed log-likelihood and scored tokens of a rolling text's windows."""
+
+    def add(self, log_p_TV: Tensor, reading: Reading, greedy: bool) -> None:
+        """Compare one reading."""
+        n = len(reading.targets)
+        scored_SV = log_p_TV[reading.start : reading.start + n]
+        targets_S = torch.tensor(reading.targets, device=scored_SV.device)
+        likely_S = scored_SV.argmax(-1) == targets_S
         replayed = float(scored_SV.gather(-1, targets_S[:, None]).double().sum())
-        differences.append(abs(replayed - reading.log_likelihood) / n)
-    if reading.greedy is not None:
-        decisions.append(bool(likely_S.all()) == reading.greedy)
-    elif greedy and reading.kind == "generate_until":
-        decisions.extend(likely_S.tolist())
+        if reading.log_likelihood is not None:
+            self.differences.append(abs(replayed - reading.log_likelihood) / n)
+        if reading.greedy is not None:
+            self.decisions.append(bool(likely_S.all()) == reading.greedy)
+        elif greedy and reading.kind == "generate_until":
+            self.decisions.extend(likely_S.tolist())
+        if reading.kind == ROLLING:
+            self.windows.setdefault(reading.doc_id, []).append((replayed, n))
+
+    def add_sums(self, sums: Mapping[int, float]) -> None:
+        """Compare rolling texts of which only the sum over their windows is known."""
+        for document, known in sums.items():
+            if document in self.windows:
+                replayed, n_tokens = (sum(part) for part in zip(*self.windows[document], strict=True))
+                self.differences.append(abs(replayed - known) / n_tokens)
 
 
 def withheld_reason(found: Mapping[tuple[str, str], Agreement]) -> str | None:

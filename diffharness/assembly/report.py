@@ -47,7 +47,7 @@ def report(run: Run) -> schema.Report:
             smallest_effect=run.config.smallest_effect,
             seed=run.config.seed,
             seconds=round(run.seconds, 1),
-            notes=(*_notes(run), *mechanism.notes),
+            notes=(*_notes(run), *validity["notes"], *mechanism.notes),
         ),
         models=tuple(schema.ModelInfo.model_validate(m) for m in validity["models"]),
         comparability=schema.Comparability.model_validate(comparison["comparability"]),

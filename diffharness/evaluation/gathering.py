@@ -42,8 +42,8 @@ def gather(
     infos, documents = [], []
     for name, task in tasks.items():
         samples = results["samples"][name]
-        infos.append(_task_info(name, task, results, samples))
-        documents.extend(_document(name, task, sample) for sample in samples)
+        infos.append(task_info(name, task, results, samples))
+        documents.extend(document_score(name, task, sample) for sample in samples)
     return Evaluation(model_args, tuple(infos), tuple(documents), ledger, settings)
 
 
@@ -64,7 +64,8 @@ def _document_numbers(name: str, samples: list[dict[str, Any]]) -> list[int]:
     return numbers
 
 
-def _task_info(name: str, task: Task, results: dict[str, Any], samples: list[dict[str, Any]]) -> TaskInfo:
+def task_info(name: str, task: Task, results: dict[str, Any], samples: list[dict[str, Any]]) -> TaskInfo:
+    """A task's metrics and scores, from lm-eval's results and its logged samples."""
     row = {
         key: value
         for key, value in results["results"][name].items()
@@ -88,10 +89,20 @@ def _task_info(name: str, task: Task, results: dict[str, Any], samples: list[dic
         version=str(metadata.get("version", "")),
         hash=hashlib.sha256(hashes.encode()).hexdigest()[:16],
         scores={key: float(value) for key, value in row.items()},
+        sampled=task.OUTPUT_TYPE == "generate_until" and any(_is_sampled(s["arguments"][0][1]) for s in samples),
     )
 
 
-def _document(name: str, task: Task, sample: dict[str, Any]) -> DocumentScore:
+def _is_sampled(arguments: Any) -> bool:
+    """Whether generation arguments draw answers at random, as lm-eval's `hf` model understands them."""
+    if not isinstance(arguments, dict):
+        return False
+    asked = arguments.get("do_sample")
+    return float(arguments.get("temperature") or 0.0) > 0 if asked is None else bool(asked)
+
+
+def document_score(name: str, task: Task, sample: dict[str, Any]) -> DocumentScore:
+    """One logged sample of a task."""
     choices, gold = _choices(task, sample["doc"])
     first = sample["filtered_resps"][0]
     if choices:

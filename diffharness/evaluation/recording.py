@@ -88,6 +88,16 @@ class RecordingModel(HFLM):
         """The tokenizer."""
         return self.tokenizer
 
+    @property
+    def context_tokens(self) -> int:
+        """Tokens that the model reads at most."""
+        return self.max_length
+
+    @property
+    def adds_special_tokens(self) -> bool:
+        """Whether a text starts with the tokenizer's special tokens."""
+        return self.add_bos_token is not False
+
     def tokenize(self, text: str) -> list[int]:
         """The ids that the model would read for a text, special tokens included, cut to the context."""
         return self.tok_encode(text)[: self.max_length]

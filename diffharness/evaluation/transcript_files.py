@@ -106,7 +106,7 @@ def find_results(folder: Path) -> ResultFiles:
         ((match[1], file) for file in folder.rglob("*.json") if (match := _STAMP.search(file.name))), reverse=True
     )
     if not found:
-        raise UsageError(f"{folder} holds no results of lm-eval; {_WRITE}")
+        raise UsageError(f"{folder} holds no results of lm-eval; {_WRITE}, or record with `diffharness lm-eval run`")
     bodies = {file: _results(file) for _, file in found}
     models = {(str(body["config"].get("model")), str(body.get("model_name"))): file for file, body in bodies.items()}
     if len(models) > 1:

@@ -21,10 +21,7 @@ from lm_eval.api.instance import Instance, OutputType
 from lm_eval.utils import handle_non_serializable, hash_string
 
 from diffharness.errors import UsageError
-from diffharness.evaluation.gathering import (
-    _document,  # pyright: ignore[reportPrivateUsage]
-    _task_info,  # pyright: ignore[reportPrivateUsage]
-)
+from diffharness.evaluation.gathering import document_score, task_info
 from diffharness.evaluation.harness import LoadedTasks
 from diffharness.evaluation.ledger import Ledger, Reading
 from diffharness.evaluation.recording import RecordingModel
@@ -100,8 +97,8 @@ def read_transcript(
                 seen.add(sample["doc_id"])
             sample |= {"doc": doc, "arguments": arguments}
             _restore_arrays(task, sample, counts)
-            documents.append(_document(name, task, sample))
-        infos.append(_task_info(name, task, dict(files.body), samples))
+            documents.append(document_score(name, task, sample))
+        infos.append(task_info(name, task, dict(files.body), samples))
         counts.add_prompts(name, task, samples, asked_by, model)
     readings = _readings(files, model, transcript, counts)
     batch_size = files.body["config"].get("batch_size")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -103,9 +104,11 @@ def check(run: Run, folder: Path, progress: Progress) -> None:
     latents = read_latents(run, MAIN)
     wanted = clear_contributions(read_rows(run), read_account(run)["tasks"], run.config.smallest_effect)
     ablations: list[dict[str, Any]] = []
-    candidate = run.load_evaluation("candidate") if wanted else None
+    if not wanted:
+        write_json(folder / "checks.json", ablations)
+        return
+    candidate = _candidate_of_checks(run, {task for tasks in wanted.values() for task in tasks})
     for position, (category, tasks) in enumerate(wanted.items()):
-        assert candidate is not None
         chosen = np.array([latent.index for latent in latents if latent.category == category])
         model = run.session.model("candidate").hf_model
         with put_back(model, run.session.reader("baseline"), load_crosscoder(run, MAIN), chosen):
@@ -123,6 +126,25 @@ def check(run: Run, folder: Path, progress: Progress) -> None:
             )  # fmt: skip
             ablations.append({"task": name, "category": category, **ablation(found).model_dump(mode="json")})
     write_json(folder / "checks.json", ablations)
+
+
+def _candidate_of_checks(run: Run, tasks: set[str]) -> Evaluation:
+    """What ablations are compared with: the candidate's evaluation, or one of the replayed weights.
+
+    Where another engine or an earlier run of lm-eval scored it, these weights score it again, so that the engine makes
+    no difference.
+    """
+    from diffharness.evaluation import harness
+
+    candidate = run.load_evaluation("candidate")
+    if "engine" not in candidate.settings:
+        return candidate
+    again, _ = harness.evaluate(
+        run.session.model("candidate"), run.session.tasks, only=[n for n in run.session.tasks.names if n in tasks],
+        limit=run.config.limit, protocol=candidate.settings["protocol"],
+    )  # fmt: skip
+    _same_questions(again, candidate)
+    return replace(again, settings={**again.settings, "protocol": candidate.settings["protocol"]})
 
 
 def _same_questions(ablated: Evaluation, candidate: Evaluation) -> None:

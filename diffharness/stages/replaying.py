@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from diffharness.pipeline import Run
 
 HELDOUT_SHARE = 0.1
+RETOKENISED_CHANGED = 0.1
+"""Share of an answer's tokens that may differ where they were made from its text."""
 
 
 class RunTexts:
@@ -62,7 +64,7 @@ def _recorded_stores(run: Run) -> list[tuple[ActivationStore, dict[tuple[int, ..
     """
     from diffharness.activations.store import ActivationStore
 
-    folders = {side: run.recorded[side] / "activations" for side in run.sides if side in run.recorded}
+    folders = {side: run.recorded[side].folder / "activations" for side in run.sides if side in run.recorded}
     if len(folders) < len(run.sides) or not all((f / "index.parquet").is_file() for f in folders.values()):
         return []
     stores = {side: ActivationStore.open(folder) for side, folder in folders.items()}
@@ -117,11 +119,11 @@ def _corpus_texts(run: Run, rng: np.random.Generator) -> tuple[list[Text], dict[
     sample = sample_corpus(
         specs,
         model.hf_tokenizer,
-        max_length=model.max_length,
+        max_length=model.context_tokens,
         n_tokens=run.config.train_tokens,
         rng=rng,
         tasks=run.session.tasks.tasks if any(spec.kind == "tasks" for spec in specs) else None,
-        add_special_tokens=model.add_bos_token is not False,
+        add_special_tokens=model.adds_special_tokens,
     )
     texts = [sample.texts[i] for i in rng.permutation(len(sample.texts))]
     return texts, {"sources": [asdict(count) for count in sample.counts], "notes": list(sample.notes)}
@@ -228,6 +230,7 @@ def validate(run: Run, folder: Path, progress: Progress) -> None:
         places = {text.ids: i for i, text in enumerate(store.texts)}
         for (task, side), readings in sampled.items():
             found[task, side] = _agreement(run, evaluations[side], task, side, store, places, readings)
+    untried = [key for key, agreement in found.items() if agreement.is_empty]
     models = [
         model_info(
             side,
@@ -239,8 +242,13 @@ def validate(run: Run, folder: Path, progress: Progress) -> None:
         for side in run.sides
     ]
     body = {
-        "checks": [_check_row(task, side, agreement) for (task, side), agreement in found.items()],
+        "checks": [_check_row(*key, agreement) for key, agreement in found.items() if key not in untried],
         "withheld": withheld_reason(found),
+        "notes": [
+            f"Replay of {task} ({side}) could not be tried: its answers were drawn at random, or are not known token "
+            "by token."
+            for task, side in untried
+        ],
         "models": [model.model_dump(mode="json") for model in models],
         "layer": run.session.layer,
         "n_layers": run.session.n_layers,
@@ -263,12 +271,16 @@ def _agreement(
     model = run.session.model(side).hf_model
     dtypes = [str(model.dtype), store.spec.dtype]
     quantised = getattr(model.config, "quantization_config", None) is not None
+    tolerance = tolerance_of(dtypes, quantised=quantised)
+    if any(r.retokenised for r in readings):
+        tolerance = replace(tolerance, changed=RETOKENISED_CHANGED)
     return agreement(
         run.session.upper(side),
         lambda ids: store.text(places[ids], run.session.layer)[:, column],
         readings,
         greedy=not evaluation.task(task).sampled,
-        tolerance=tolerance_of(dtypes, quantised=quantised),
+        tolerance=tolerance,
+        sums={int(d): v for d, v in evaluation.settings.get("rolling_log_likelihood", {}).get(task, {}).items()},
     )
 
 

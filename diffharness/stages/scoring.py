@@ -19,11 +19,9 @@ if TYPE_CHECKING:
 
 
 def evaluate(run: Run, side: str, folder: Path, progress: Progress) -> None:
-    """Score one side with lm-eval, or take over what `diffharness lm-eval` recorded."""
+    """Score one side with lm-eval, or take over what was recorded or left by plain lm-eval."""
     if side in run.recorded:
-        for file in run.recorded[side].iterdir():
-            if file.is_file() and file.name != "manifest.json":
-                shutil.copyfile(file, folder / file.name)
+        _take_over(run, side, folder)
         return
     from diffharness.evaluation import harness
 
@@ -36,6 +34,22 @@ def evaluate(run: Run, side: str, folder: Path, progress: Progress) -> None:
     )
     evaluation.save(folder)
     harness.write_results(results, folder)
+
+
+def _take_over(run: Run, side: str, folder: Path) -> None:
+    """Copy a recording, or rebuild an evaluation from the files of plain lm-eval."""
+    recorded = run.recorded[side]
+    if recorded.files is None:
+        for file in recorded.folder.iterdir():
+            if file.is_file() and file.name != "manifest.json":
+                shutil.copyfile(file, folder / file.name)
+        return
+    from diffharness.evaluation.transcript_options import load_recorded_tasks
+    from diffharness.evaluation.transcripts import read_transcript
+
+    tasks = load_recorded_tasks(recorded.files, run.config.include_path)
+    model, args = run.session.model(side), run.session.model_args[side]
+    read_transcript(recorded.files, model, tasks, model_args=args).save(folder)
 
 
 def primary(run: Run, info: TaskInfo) -> MetricKey:

@@ -16,14 +16,14 @@ from diffharness.activations.validity import (
 TASKS = ("tiny_choice", "tiny_word", "tiny_text", "tiny_answer")
 
 
-def check(model, readings, *, shift: float = 0.0, upper=None) -> Agreement:
+def check(model, readings, *, shift: float = 0.0, upper=None, sums=None) -> Agreement:
     reader = LayerReader(model.hf_model, 1)
 
     def state_of(ids):
         return reader.read(torch.tensor([ids]))[0] * (1 + shift)
 
     upper = UpperStack((upper or model).hf_model, 1)
-    return agreement(upper, state_of, readings, greedy=True, tolerance=TOLERANCES["exact"])
+    return agreement(upper, state_of, readings, greedy=True, tolerance=TOLERANCES["exact"], sums=sums)
 
 
 def readings_of(evaluation, task):
@@ -34,7 +34,7 @@ def readings_of(evaluation, task):
 def test_replay_of_the_scored_weights_gives_lm_evals_answers(tiny_models, tiny_evaluations, task):
     found = check(tiny_models[0], readings_of(tiny_evaluations[0], task))
     assert found.holds
-    assert found.n_sequences == 8
+    assert found.n_sequences == (16 if task == "tiny_text" else 8), "of a rolling text all windows"
     if task == "tiny_answer":
         assert found.maximum is None
         assert found.n_decisions > 8
@@ -49,6 +49,19 @@ def test_replay_of_the_scored_weights_gives_lm_evals_answers(tiny_models, tiny_e
 def test_other_weights_are_found(tiny_models, tiny_evaluations, task):
     found = check(tiny_models[0], readings_of(tiny_evaluations[0], task), upper=tiny_models[1])
     assert not found.holds
+
+
+def test_a_rolling_text_is_compared_by_its_sum_where_windows_are_not_known(tiny_models, tiny_evaluations):
+    readings = readings_of(tiny_evaluations[0], "tiny_text")
+    sums: dict[int, float] = {}
+    for reading in readings:
+        sums[reading.doc_id] = sums.get(reading.doc_id, 0.0) + reading.log_likelihood
+    unknown = [dataclasses.replace(r, log_likelihood=None, greedy=None) for r in readings]
+    assert check(tiny_models[0], unknown).is_empty
+    found = check(tiny_models[0], unknown, sums=sums)
+    assert found.n_requests == len(sums) >= 8
+    assert found.maximum < 1e-4
+    assert not check(tiny_models[0], unknown, sums={d: s - 20 for d, s in sums.items()}).holds
 
 
 def test_damaged_states_are_found(tiny_models, tiny_evaluations):
