@@ -236,26 +236,15 @@ def _files_named_in(folder: Path) -> list[Path]:
 
 
 def _architecture(side: str, arguments: Mapping[str, Any]) -> Architecture:
-    from transformers import AutoConfig, AutoTokenizer
+    from diffharness.evaluation.loading import read_architecture
 
-    from diffharness.evaluation.harness import is_missing_folder
-
-    name = str(arguments["pretrained"])
-    path = Path(name)
-    if is_missing_folder(name):
-        raise UsageError(f"the {side}'s folder {name} does not exist; give a model folder or a Hub id")
-    if path.is_dir() and not (path / "config.json").is_file():
-        raise UsageError(f"the {side}'s folder {name} holds no config.json; give a Hugging Face model folder")
-    options = {
-        key: arguments[key] for key in ("revision", "subfolder", "trust_remote_code") if arguments.get(key) is not None
-    }
+    config, tokenizer = read_architecture(arguments, side)
     try:
-        config = AutoConfig.from_pretrained(name, **options).get_text_config()
-        tokenizer = AutoTokenizer.from_pretrained(str(arguments.get("tokenizer") or name), **options)
-        special = frozenset(tokenizer.all_special_ids)
-        return Architecture(config.hidden_size, config.num_hidden_layers, tokenizer, tokenizer.get_vocab(), special)
-    except Exception as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        text = config.get_text_config(decoder=True)
+        sizes = text.hidden_size, text.num_hidden_layers
+    except (AttributeError, ValueError) as error:
         raise UsageError(
-            f"the {side} {name!r} is neither a model folder nor a Hub model within reach: {reason}"
+            f"the {side} {arguments['pretrained']!r} ({config.model_type}) is no language model of one decoder; only "
+            "those can be compared"
         ) from error
+    return Architecture(*sizes, tokenizer, tokenizer.get_vocab(), frozenset(tokenizer.all_special_ids))

@@ -1,7 +1,7 @@
 """The adapter to lm-eval's task side: tasks by name, and one evaluation.
 
-`recording.py` is the adapter to its model side, `gathering.py` to its results, `command_line.py` to its command line;
-no other module imports lm-eval.
+`recording.py`, `weights.py` and `loading.py` are the adapter to its model side, `gathering.py` to its results,
+`command_line.py` to its command line; no other module imports lm-eval.
 """
 
 # lm-eval's decorators and lazy exports hide its signatures from type checkers.
@@ -19,12 +19,18 @@ import lm_eval
 import numpy as np
 from lm_eval.api.task import Task
 from lm_eval.tasks import TaskManager
-from lm_eval.utils import handle_non_serializable, simple_parse_args_string
+from lm_eval.utils import handle_non_serializable
 
 from diffharness.errors import DiffharnessError, RunError, UsageError
 from diffharness.evaluation.gathering import gather
+from diffharness.evaluation.loading import create_model, is_missing_folder, load_model, parse_model_args
 from diffharness.evaluation.recording import RecordingModel
 from diffharness.evaluation.scores import Evaluation
+
+__all__ = [
+    "PROTOCOL", "LoadedTasks", "create_model", "evaluate", "is_missing_folder", "load_model", "load_tasks",
+    "parse_model_args", "write_results",
+]  # fmt: skip
 
 PROTOCOL = (
     "num_fewshot", "fewshot_random_seed", "apply_chat_template", "fewshot_as_multiturn", "system_instruction",
@@ -142,53 +148,6 @@ def _nearest(name: str, known: set[str]) -> str:
 def _first_line(error: BaseException) -> str:
     text = str(error).strip() or type(error).__name__
     return text.splitlines()[0]
-
-
-def parse_model_args(model: str) -> dict[str, Any]:
-    """lm-eval model arguments of a folder, a Hub id, or a `key=value,...` string."""
-    if "=" in model and not Path(model).exists():
-        arguments = simple_parse_args_string(model)
-        if "pretrained" not in arguments:
-            raise UsageError(f"model arguments {model!r} name no model; add pretrained=FOLDER_OR_HUB_ID")
-        return arguments
-    return {"pretrained": model}
-
-
-def is_missing_folder(name: str) -> bool:
-    """Whether a model's name can only be a path, and nothing is there."""
-    path = Path(name)
-    return not path.exists() and (path.is_absolute() or name.startswith((".", "~")) or name.count("/") > 1)
-
-
-def load_model(model: str, *, batch_size: int | str, device: str | None) -> RecordingModel:
-    """Load a model for recording, exactly as lm-eval's `hf` would.
-
-    Raises:
-        RunError: the model can not be loaded, with the library's first line.
-    """
-    import torch
-
-    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    return create_model(parse_model_args(model), {"batch_size": batch_size, "max_batch_size": None, "device": device})
-
-
-def create_model(arguments: dict[str, Any], options: dict[str, Any]) -> RecordingModel:
-    """Load a model from lm-eval's parsed arguments and options.
-
-    Raises:
-        UsageError: its folder does not exist.
-        RunError: it can not be loaded, with the library's first line.
-    """
-    if is_missing_folder(str(arguments.get("pretrained"))):
-        raise UsageError(f"model folder {arguments['pretrained']} does not exist; give a model folder or a Hub id")
-    try:
-        model = RecordingModel.create_from_arg_obj(arguments, options)
-    except DiffharnessError:
-        raise
-    except Exception as error:
-        raise RunError(f"model {arguments.get('pretrained')!r} can not be loaded: {_first_line(error)}") from error
-    model.hf_model.requires_grad_(False)
-    return model
 
 
 def evaluate(

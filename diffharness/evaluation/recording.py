@@ -20,7 +20,6 @@ import torch
 from lm_eval.api.instance import Instance
 from lm_eval.api.model import CacheHook
 from lm_eval.api.registry import register_model
-from lm_eval.models.huggingface import HFLM
 from transformers import PreTrainedModel
 
 from diffharness.errors import RunError, UsageError
@@ -28,6 +27,7 @@ from diffharness.evaluation.answers import AnswerEnd
 from diffharness.evaluation.forwarded import Forwarded, in_order_of_requests, windows_of, with_repeats
 from diffharness.evaluation.grouping import TokenRequest, wrongly_grouped
 from diffharness.evaluation.ledger import Ledger, LedgerWriter
+from diffharness.evaluation.weights import CheckedHFLM
 
 
 class _ProgressHook(CacheHook):
@@ -42,7 +42,7 @@ class _ProgressHook(CacheHook):
         self._report()
 
 
-class RecordingModel(HFLM):
+class RecordingModel(CheckedHFLM):
     """A causal Hugging Face model in lm-eval that keeps a ledger of its requests.
 
     Takes every argument of lm-eval's `hf` model, and
