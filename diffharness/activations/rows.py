@@ -1,4 +1,4 @@
-"""Rows of a store as one long tensor that is never loaded: slices are read from memory-mapped shards.
+"""Rows of a store as one long tensor that is never loaded: what is asked for is read from memory-mapped shards.
 
 Legend: N tokens, M models, D width.
 """
@@ -6,6 +6,7 @@ Legend: N tokens, M models, D width.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -13,7 +14,7 @@ from torch import Tensor
 
 
 class ActivationRows:
-    """Some rows of some models, in order; behaves like an (N, M, D) tensor that can only be sliced.
+    """Some rows of some models, in order; behaves like an (N, M, D) tensor that can only be sliced and read from.
 
     Args:
         shards: memory-mapped tensors (n, all models, D); rows are numbered through all of them.
@@ -55,6 +56,24 @@ class ActivationRows:
         pieces = list(self._pieces(start, stop))
         x_NMD = pieces[0] if len(pieces) == 1 else torch.cat(pieces or [self._shards[0][:0]])
         return x_NMD if self._all_columns else x_NMD[:, self._columns]
+
+    def read_into(self, places: Tensor, out_NMD: Tensor) -> None:
+        """Copy the rows in some places (n, 0-based) to `out_NMD`; ascending places are read fastest."""
+        if not self._all_columns:
+            all_NMD = torch.empty((len(places), *self._shards[0].shape[1:]), dtype=self.dtype)
+            self._copy(places.numpy(), all_NMD)
+            out_NMD.copy_(all_NMD[:, self._columns])
+        else:
+            self._copy(places.numpy(), out_NMD)
+
+    def _copy(self, place_N: np.ndarray, out_NMD: Tensor) -> None:
+        """The rows of all models."""
+        range_N = np.searchsorted(self._virtual_R, place_N, side="right") - 1
+        row_N = torch.from_numpy(self._first_R[range_N] + place_N - self._virtual_R[range_N])
+        shard_N = self._shard_R[range_N]
+        borders = [0, *(np.flatnonzero(np.diff(shard_N)) + 1).tolist(), len(place_N)]
+        for start, end in pairwise(borders):
+            torch.index_select(self._shards[shard_N[start]], 0, row_N[start:end], out=out_NMD[start:end])
 
     def _pieces(self, start: int, stop: int) -> Iterator[Tensor]:
         r = int(np.searchsorted(self._virtual_R, start, side="right")) - 1

@@ -1,14 +1,15 @@
 """Training batches: neighbouring tokens are read together and dealt out over several batches.
 
 A group of G batches is filled from as many blocks of G neighbouring tokens as a batch has tokens: token g of every
-block goes to batch g. So reads are contiguous, each token is copied once, and no two tokens of a batch are from
-the same block. The next group is read in the background.
+block goes to batch g. So what is read lies together, in ascending order, each token is copied once, and no two tokens
+of a batch are from the same block. The next group is read in the background.
 
 Legend: N tokens, M models, D width, G batches of a group.
 """
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Protocol, runtime_checkable
@@ -40,6 +41,15 @@ class Activations(Protocol):
 
 
 @runtime_checkable
+class Mapped(Activations, Protocol):
+    """Activations on disk, of which rows in any places are read into given memory."""
+
+    def read_into(self, places: Tensor, out_NMD: Tensor) -> None:
+        """Fill `out_NMD` with the rows in some places."""
+        ...
+
+
+@runtime_checkable
 class Shuffling(Protocol):
     """Activations that bring their own shuffled batches, because reading them in random places is dear."""
 
@@ -53,6 +63,8 @@ def batches(
 ) -> Iterator[Float[Tensor, "batch M D"]]:
     """Endless batches of `batch_tokens` (all tokens, where there are fewer), raw, in the data's dtype.
 
+    A batch's memory is used again: it holds good until the next one is drawn, and who keeps it longer clones it.
+
     Each epoch cuts the tokens, as a ring, into blocks of at most `block_tokens` from a new random place on and deals
     them out in a new order; a group of batches may span two epochs, and less than a block is left out of an epoch.
     Randomness is drawn by the caller's thread, so the order depends on the generator alone.
@@ -64,32 +76,40 @@ def batches(
     fits = GROUP_BYTES // max(1, batch_tokens * first_MD.numel() * first_MD.element_size())
     n_group = max(1, min(block_tokens, len(x_NMD) // batch_tokens, fits))
     starts = _block_starts(len(x_NMD), n_group, batch_tokens, generator)
+    groups = itertools.cycle([[_empty_batch(first_MD, batch_tokens) for _ in range(n_group)] for _ in range(2)])
     with ThreadPoolExecutor(1, thread_name_prefix="activations") as reader:
-        coming = reader.submit(_read_group, x_NMD, next(starts), n_group)
+        coming = reader.submit(_read_group, x_NMD, next(starts), next(groups))
         while True:
-            group_GBMD = coming.result()
-            coming = reader.submit(_read_group, x_NMD, next(starts), n_group)
-            yield from group_GBMD
+            group = coming.result()
+            coming = reader.submit(_read_group, x_NMD, next(starts), next(groups))
+            yield from group
 
 
-def _read_group(x_NMD: Activations, starts: list[int], n_group: int) -> Float[Tensor, "G batch M D"]:
-    first = x_NMD[:1]
-    group_GBMD = torch.empty((n_group, len(starts), *first.shape[1:]), dtype=first.dtype, device=first.device)
-    for slot, start in enumerate(starts):
-        inside = min(n_group, len(x_NMD) - start)
-        group_GBMD[:inside, slot] = x_NMD[start : start + inside]
-        if inside < n_group:
-            group_GBMD[inside:, slot] = x_NMD[: n_group - inside]
-    return group_GBMD
+def _empty_batch(like_NMD: Tensor, batch_tokens: int) -> Tensor:
+    return torch.empty((batch_tokens, *like_NMD.shape[1:]), dtype=like_NMD.dtype, device=like_NMD.device)
 
 
-def _block_starts(n_tokens: int, block: int, n_blocks: int, generator: torch.Generator) -> Iterator[list[int]]:
-    """First tokens of the blocks of one group after the other, shuffled epoch by epoch."""
+def _read_group(x_NMD: Activations, starts_B: Tensor, group: list[Tensor]) -> list[Float[Tensor, "batch M D"]]:
+    """Fill the group's batches, whose memory was used before: touching new memory costs more than reading."""
+    n_tokens = len(x_NMD)
+    for g, out_BMD in enumerate(group):
+        places_B = (starts_B + g) % n_tokens
+        if isinstance(x_NMD, Tensor):
+            torch.index_select(x_NMD, 0, places_B.to(x_NMD.device), out=out_BMD)
+        elif isinstance(x_NMD, Mapped):
+            x_NMD.read_into(places_B, out_BMD)
+        else:
+            raise TypeError(f"{type(x_NMD).__name__} is no tensor, not mapped, and brings no batches of its own")
+    return group
+
+
+def _block_starts(n_tokens: int, block: int, n_blocks: int, generator: torch.Generator) -> Iterator[Tensor]:
+    """First tokens of the blocks of one group after the other, shuffled epoch by epoch, ascending within a group."""
     waiting = torch.empty(0, dtype=torch.long)
     while True:
         while len(waiting) < n_blocks:
             offset = int(torch.randint(n_tokens, (), generator=generator))
             epoch = offset + block * torch.randperm(n_tokens // block, generator=generator)
             waiting = torch.cat([waiting, epoch % n_tokens])
-        yield waiting[:n_blocks].tolist()
+        yield waiting[:n_blocks].sort().values
         waiting = waiting[n_blocks:]

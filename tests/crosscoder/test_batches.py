@@ -12,7 +12,7 @@ def numbered(n: int) -> torch.Tensor:
 
 def drawn(x: torch.Tensor, n_batches: int, batch: int = 32, block: int = 16, seed: int = 0) -> torch.Tensor:
     stream = batches(x, batch, block, torch.Generator().manual_seed(seed))
-    return torch.stack(list(itertools.islice(stream, n_batches)))
+    return torch.stack([x.clone() for x in itertools.islice(stream, n_batches)])
 
 
 def test_every_token_comes_equally_often():
