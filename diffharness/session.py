@@ -42,6 +42,8 @@ class Session:
         self.config = config
         self.model_args = dict(model_args)
         self._models: dict[str, RecordingModel] = {}
+        self._readers: dict[str, LayerReader] = {}
+        self._uppers: dict[str, UpperStack] = {}
 
     @property
     def sides(self) -> tuple[str, ...]:
@@ -108,7 +110,9 @@ class Session:
         """Reads a side's activations at the run's layer."""
         from diffharness.activations.capture import LayerReader
 
-        return LayerReader(self.model(side).hf_model, self.layer)
+        if side not in self._readers:
+            self._readers[side] = LayerReader(self.model(side).hf_model, self.layer)
+        return self._readers[side]
 
     @cached_property
     def special_ids(self) -> frozenset[int]:
@@ -141,7 +145,9 @@ class Session:
         """A side's layers above the run's layer."""
         from diffharness.activations.capture import UpperStack
 
-        return UpperStack(self.model(side).hf_model, self.layer)
+        if side not in self._uppers:
+            self._uppers[side] = UpperStack(self.model(side).hf_model, self.layer)
+        return self._uppers[side]
 
     @cached_property
     def architectures(self) -> dict[str, Architecture]:

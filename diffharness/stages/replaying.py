@@ -126,7 +126,13 @@ def _corpus_texts(run: Run, rng: np.random.Generator) -> tuple[list[Text], dict[
         add_special_tokens=model.adds_special_tokens,
     )
     texts = [sample.texts[i] for i in rng.permutation(len(sample.texts))]
-    return texts, {"sources": [asdict(count) for count in sample.counts], "notes": list(sample.notes)}
+    sources = [{**asdict(count), "source": _short(count.source)} for count in sample.counts]
+    return texts, {"sources": sources, "notes": list(sample.notes)}
+
+
+def _short(source: str) -> str:
+    """A file's own name, without its folders, for the report."""
+    return Path(source).name if Path(source).exists() else source
 
 
 def _ledger_texts(run: Run, rng: np.random.Generator) -> tuple[list[Text], dict[str, Any]]:
