@@ -10,7 +10,7 @@ from transformers import AutoModelForCausalLM, dynamic_module_utils
 from diffharness.activations.capture import LayerReader, UpperStack
 from diffharness.activations.layers import decoder_layers
 from diffharness.activations.replay import replay
-from diffharness.errors import RunError, UsageError
+from diffharness.errors import DiffharnessError, RunError, UsageError
 from diffharness.evaluation.harness import load_model
 from tests.tiny import save_model
 
@@ -147,7 +147,7 @@ def test_code_that_comes_with_a_model_runs_only_where_it_is_trusted(folder, tmp_
 
 @pytest.mark.parametrize("argument", ["load_in_8bit=True", "dtype=bfloat17", "peft=nowhere"])
 def test_what_the_loader_can_not_do_ends_in_one_line(folder, argument):
-    with pytest.raises(RunError) as failure:
+    with pytest.raises(DiffharnessError) as failure:
         load_model(f"pretrained={folder},{argument}", batch_size=2, device="cpu")
     assert str(folder) in str(failure.value)
     assert "\n" not in str(failure.value)
