@@ -74,6 +74,15 @@ def _run_options(with_models: bool) -> Callable[[Callable[..., None]], Callable[
         click.option("--config", metavar="YAML", type=click.Path(path_type=Path), help="Read options from a file; "
                      "`diffharness init` writes one."),
     ]  # fmt: skip
+    asked: list[Callable[..., Any]] = [
+        click.option("--num-fewshot", type=int, help="Examples before each document  [as the task says]"),
+        click.option("--apply-chat-template/--no-chat-template", default=None, help="Put prompts into the baseline's "
+                     "chat template, for both models alike  [no]"),
+        click.option("--fewshot-as-multiturn/--no-fewshot-as-multiturn", default=None, help="Make examples turns of "
+                     "the conversation  [as lm-eval]"),
+        click.option("--system-instruction", metavar="TEXT", help="What comes before every prompt."),
+        click.option("--gen-kwargs", metavar="KEY=VALUE,...", help="Generation arguments in place of the tasks' own."),
+    ]  # fmt: skip
     common: list[Callable[..., Any]] = [
         click.option("--layer", metavar="N", help="Decoder block, or fraction of depth  "
                      f"[{defaults.LAYER}]"),
@@ -99,7 +108,7 @@ def _run_options(with_models: bool) -> Callable[[Callable[..., None]], Callable[
     last: list[Callable[..., Any]] = [click.option("--output", metavar="DIR", help=f"The run's folder  [{output}]")]
 
     def decorate(command: Callable[..., None]) -> Callable[..., None]:
-        options: list[Callable[..., Any]] = [*(models if with_models else []), *common, *last]
+        options: list[Callable[..., Any]] = [*([*models, *asked] if with_models else []), *common, *last]
         for option in reversed(options):
             command = option(command)
         return command

@@ -13,6 +13,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from diffharness import defaults
 from diffharness.errors import UsageError
 
+ASKED = ("num_fewshot", "apply_chat_template", "fewshot_as_multiturn", "system_instruction", "gen_kwargs")
+"""Options that change what models are asked; lm-eval's own names."""
+
 
 class RunConfig(BaseModel):
     """One comparison of two models. The fields are the options of `diffharness run`."""
@@ -52,6 +55,15 @@ class RunConfig(BaseModel):
     """Whether the positions of special tokens are left out, as the first one always is."""
     limit: float | None = Field(None, gt=0)
     """Documents a task: a count, or a fraction below 1."""
+    num_fewshot: int | None = Field(None, ge=0)
+    """Examples before each document; by default as many as the task says."""
+    apply_chat_template: bool = False
+    """Whether prompts are put into the baseline's chat template, for both models alike."""
+    fewshot_as_multiturn: bool | None = None
+    """Whether examples are turns of the conversation; by default as lm-eval does."""
+    system_instruction: str | None = None
+    gen_kwargs: str | None = None
+    """Generation arguments, `key=value,...`, in place of the tasks' own."""
     batch_size: int | str = defaults.BATCH_SIZE
     """lm-eval's batch size: a number, so that both models are scored in the same batches, or `auto`."""
     device: str | None = None
@@ -104,6 +116,8 @@ class RunConfig(BaseModel):
                     f"replay_{side} names the weights to replay {side}_results with; give these, or only {side}"
                 )
         recorded = self.baseline_results is not None
+        if recorded and (asked := next((name for name in ASKED if getattr(self, name) not in (None, False)), None)):
+            raise ValueError(f"{asked} is settled by the recorded evaluations; leave it out")
         for side in ("baseline", "candidate"):
             if getattr(self, side) is None and not recorded:
                 raise ValueError(f"{side} is missing; give a folder, a Hub id or lm-eval model_args")
@@ -187,6 +201,10 @@ tasks: [hellaswag, arc_easy]
 # metric: acc_norm           # what the account is of, where a task has it; by default a task's first metric
 # limit: 200                 # documents a task
 batch_size: {defaults.BATCH_SIZE}
+# num_fewshot: 5
+# apply_chat_template: true  # the baseline's, for both models alike
+# system_instruction: You are a helpful assistant.
+# gen_kwargs: temperature=0,max_gen_toks=64
 
 # Where the models are compared: a decoder block's index, or a fraction of depth.
 layer: {defaults.LAYER}

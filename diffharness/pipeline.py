@@ -34,6 +34,10 @@ if TYPE_CHECKING:
     from diffharness.stages.replaying import Harvested
 
 
+LAYOUT = 2
+"""Of the stages' artifacts; a run of another layout is made anew."""
+
+
 def run(config: RunConfig, *, console: Console | None = None, command: str | None = None) -> Report:
     """Compare two models and leave the report in `config.output`.
 
@@ -84,7 +88,7 @@ class Run:
         """Run a stage unless it stands; the first that has to run checks the whole session before."""
         if name in self._finished:
             return self._finished[name]
-        made = fingerprint(__version__, name, made_from)
+        made = fingerprint(__version__, LAYOUT, name, made_from)
         if not self.workspace.is_done(name, made):
             self.check()
             began = time.monotonic()
@@ -110,6 +114,7 @@ class Run:
             self.session.model_fingerprints[side],
             self.session.tasks_fingerprint,
             self.config.limit,
+            self.session.protocol,
             self.config.batch_size,
             self.config.device,
             path_fingerprint(self.recorded[side].folder) if side in self.recorded else None,
@@ -257,7 +262,7 @@ def default_command(config: RunConfig) -> str:
             continue
         option = f"--{name.replace('_', '-')}"
         if isinstance(value, bool):
-            words.append(option if value else f"--no-{name}")
+            words.append(option if value else f"--no-{option.removeprefix('--')}")
         elif name == "tasks":
             words += [option, ",".join(value)]
         elif isinstance(value, list):

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from diffharness.artifacts import fingerprint, model_fingerprint, path_fingerprint, split_model_args
-from diffharness.config import RunConfig
+from diffharness.config import ASKED, RunConfig
 from diffharness.errors import UsageError
 
 if TYPE_CHECKING:
@@ -104,6 +104,8 @@ class Session:
             self._models[side] = load_model(
                 self.model_args[side], batch_size=self.config.batch_size, device=self.config.device
             )
+            if self.config.apply_chat_template:
+                self._models[side].hf_tokenizer.chat_template = self.architectures["baseline"].tokenizer.chat_template
         return self._models[side]
 
     def reader(self, side: str) -> LayerReader:
@@ -113,6 +115,12 @@ class Session:
         if side not in self._readers:
             self._readers[side] = LayerReader(self.model(side).hf_model, self.layer)
         return self._readers[side]
+
+    @property
+    def protocol(self) -> dict[str, Any]:
+        """How models are asked, as arguments of lm-eval's `simple_evaluate`; what is left out is the tasks' own."""
+        given = {name: getattr(self.config, name) for name in ASKED}
+        return {name: value for name, value in given.items() if value not in (None, False)}
 
     @cached_property
     def special_ids(self) -> frozenset[int]:
@@ -178,6 +186,11 @@ class Session:
         from diffharness.evaluation.tokenizers import compare_tokenizers
         from diffharness.latents.probes import load_probes
 
+        if self.config.apply_chat_template and not self.architectures["baseline"].tokenizer.chat_template:
+            raise UsageError(
+                "--apply-chat-template: the baseline's tokenizer has no chat template; leave the option out, or name a "
+                "tokenizer that has one in the model arguments (pretrained=...,tokenizer=...)"
+            )
         if self.config.probes is not None:
             load_probes(self.config.probes)
         sizes = {side: a.hidden_size for side, a in self.architectures.items()}

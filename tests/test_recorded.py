@@ -1,10 +1,14 @@
 """Runs that go on from folders of plain lm-eval, of any engine, up to the report; and runs that never store."""
 
+import shutil
+
 import pytest
 
 import diffharness
 from diffharness.errors import UsageError
+from diffharness.evaluation.scores import Evaluation
 from tests.evaluation import plain
+from tests.tiny import tokenizer
 
 TASKS = ["tiny_choice", "tiny_text", "tiny_answer"]
 
@@ -62,9 +66,7 @@ def test_another_engines_folders_need_weights_to_replay_with(foreign, tiny_optio
         run(foreign, tiny_options, tmp_path)
 
 
-def test_another_engines_scores_are_explained_by_its_weights(
-    foreign, own, tiny, tiny_moved, tiny_options, tmp_path
-):
+def test_another_engines_scores_are_explained_by_its_weights(foreign, own, tiny, tiny_moved, tiny_options, tmp_path):
     weights = {"replay_baseline": str(tiny.baseline), "replay_candidate": str(tiny_moved)}
     found = run(foreign, tiny_options, tmp_path, **weights)
     assert found.validation.mechanism_withheld is None
@@ -111,3 +113,36 @@ def test_positions_of_special_tokens_can_be_left_out(tiny_options, tmp_path):
                for t in found.tasks if t.surrogate is not None)  # fmt: skip
     shown = {token for latent in found.latents for example in latent.examples for token in example.tokens}
     assert not shown & {"<bos>", "<eos>", "<unk>", "<pad>"}
+
+
+def test_both_models_are_asked_in_the_baselines_chat_template(tiny, tiny_moved, tiny_options, tmp_path):
+    template = (
+        "{% for m in messages %}the {{ m['content'] }} ? {% endfor %}{% if add_generation_prompt %}it is{% endif %}"
+    )
+    sides = {}
+    for side, model, own in (("baseline", tiny.baseline, template), ("candidate", tiny_moved, "{{ messages }}")):
+        sides[side] = shutil.copytree(model, tmp_path / side)
+        words = tokenizer()
+        words.chat_template = own
+        words.save_pretrained(sides[side])
+    options = {**tiny_options, **sides, "tasks": ["tiny_word"], "controls": False, "output": tmp_path / "run"}
+    asked = {"apply_chat_template": True, "num_fewshot": 1, "system_instruction": "good day"}
+    yaml = tmp_path / "tasks"
+    shutil.copytree(tiny.tasks, yaml)
+    task = (yaml / "tiny_word.yaml").read_text().replace("num_fewshot: 0\n", "fewshot_split: test\n")
+    (yaml / "tiny_word.yaml").write_text(task)
+    found = diffharness.run(diffharness.RunConfig.make({**options, **asked, "include_path": [yaml]}))
+    assert found.comparability.prompts_equal
+    assert found.validation.mechanism_withheld is None
+    candidate = Evaluation.load(tmp_path / "run" / "evaluation" / "candidate")
+    assert candidate.settings["protocol"] == asked, "the exact check asks in the same way"
+    prompts = [document.prompt for document in candidate.documents]
+    assert all(p.startswith("the good day ? the ") and p.endswith("it is") and p.count("?") >= 4 for p in prompts)
+    assert "--apply-chat-template" in found.run.command
+    with pytest.raises(UsageError, match="has no chat template"):
+        diffharness.run(diffharness.RunConfig.make({**tiny_options, **asked, "output": tmp_path / "none"}))
+
+
+def test_how_models_are_asked_is_settled_by_what_was_recorded(scored, tiny_options, tmp_path):
+    with pytest.raises(UsageError, match="num_fewshot is settled by the recorded evaluations"):
+        run(scored, tiny_options, tmp_path, num_fewshot=3)

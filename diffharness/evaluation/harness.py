@@ -1,7 +1,7 @@
 """The adapter to lm-eval's task side: tasks by name, and one evaluation.
 
-`recording.py`, `weights.py` and `loading.py` are the adapter to its model side, `gathering.py` to its results,
-`command_line.py` to its command line; no other module imports lm-eval.
+`recording.py`, `forwarded.py`, `weights.py` and `loading.py` are the adapter to its model side, `gathering.py` to its
+results, `command_line.py` to its command line; outside this room nothing imports lm-eval.
 """
 
 # lm-eval's decorators and lazy exports hide its signatures from type checkers.
@@ -168,7 +168,7 @@ def evaluate(
         only: names of the tasks to run; all by default.
         limit: documents a task (a count, or a fraction below 1).
         model_args: kept with the result.
-        protocol: how a recorded evaluation asked (`PROTOCOL`), to ask in the same way.
+        protocol: how to ask (`PROTOCOL`), or how a recorded evaluation asked, to ask in the same way.
         progress: called with (answered requests, all requests).
 
     Returns:
@@ -178,6 +178,9 @@ def evaluate(
         RunError: lm-eval failed, or the ledger is short of a request.
     """
     model.clear_ledger()
+    asked = dict(protocol or {})
+    if asked.get("samples"):  # lm-eval logs documents under wrong numbers where they are not sorted
+        asked["samples"] = {task: sorted(set(ids)) for task, ids in asked["samples"].items()}
     chosen = {name: tasks.tasks[name] for name in (only or tasks.names)}
     if progress is not None:
         _count_progress(model, progress)
@@ -189,7 +192,7 @@ def evaluate(
             limit=limit,
             bootstrap_iters=0,
             log_samples=True,
-            **(protocol or {}),
+            **asked,
         )
     except DiffharnessError:
         raise
@@ -197,7 +200,8 @@ def evaluate(
         raise RunError(f"lm-eval failed on {', '.join(chosen)}: {_first_line(error)}") from error
     if results is None:
         raise RunError("lm-eval returned no results on this process; run on one process")
-    return gather(model, chosen, dict(results), model_args=model_args, settings={"limit": limit}), dict(results)
+    settings = {"limit": limit, "protocol": asked}
+    return gather(model, chosen, dict(results), model_args=model_args, settings=settings), dict(results)
 
 
 def _count_progress(model: RecordingModel, progress: Callable[[int, int], None]) -> None:

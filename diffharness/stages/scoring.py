@@ -29,6 +29,7 @@ def evaluate(run: Run, side: str, folder: Path, progress: Progress) -> None:
         run.session.model(side),
         run.session.tasks,
         limit=run.config.limit,
+        protocol=run.session.protocol,
         model_args=run.session.model_args[side],
         progress=progress,
     )
