@@ -196,7 +196,7 @@ def recorded(quick_door, tiny, tiny_moved, tmp_path_factory) -> dict[str, Path]:
     """Folders that lm-eval's own door left, one a side, of two tasks with their activations."""
     folder = tmp_path_factory.mktemp("recorded")
     for side, model in (("baseline", tiny.baseline), ("candidate", tiny_moved)):
-        record_command_line(door(model, tiny, f",record_to={folder / side},layer=1"))
+        record_command_line(door(model, tiny, f",record_to={folder / side},layer=1+0"))
     return {"baseline": folder / "baseline", "candidate": folder / "candidate"}
 
 
@@ -250,6 +250,7 @@ def test_paired_recordings_are_what_a_replay_reads(recorded, small, tmp_path):
         config = diffharness.RunConfig.make({**small, **more, "corpus": [], "output": tmp_path / name})
         stores.append(ActivationStore.open(Run(config).harvest().folder))
     read, taken = stores
+    assert ActivationStore.open(recorded["baseline"] / "activations").spec.layers == (0, 1)
     own = {text.ids: i for i, text in enumerate(read.texts)}
     assert {t.ids for t in taken.texts} == set(own)
     for i, text in enumerate(taken.texts):
@@ -353,3 +354,32 @@ def test_metric_that_only_the_results_can_refuse(again, monkeypatch):
     monkeypatch.setattr(harness.LoadedTasks, "check_metric", lambda *_: None)
     with pytest.raises(UsageError, match="'rouge1' is a metric of no task; there are: acc,none, acc_norm,none"):
         again(metric="rouge1")
+
+
+@pytest.mark.parametrize("damage", ["cut off", "altered", "absent"])
+def test_damaged_shard_is_written_again_and_nothing_else_changes(again, ran, tmp_path, monkeypatch, damage):
+    monkeypatch.setattr("diffharness.activations.store.SHARD_TOKENS", 600)
+    again(train_tokens=1400)
+    ran.clear()
+    shards = sorted((tmp_path / "run" / "activations").glob("shard_*"))
+    before = {file: (file.read_bytes(), file.stat().st_mtime_ns) for file in shards}
+    assert len(shards) >= 2
+    body = before[shards[1]][0]
+    shards[1].unlink()
+    if damage != "absent":
+        shards[1].write_bytes(body[:-1] if damage == "cut off" else body[:-1] + bytes([body[-1] ^ 1]))
+    again(train_tokens=1400)
+    assert ran == ["harvest"]
+    assert {file: file.read_bytes() for file in shards} == {file: b for file, (b, _) in before.items()}
+    assert shards[0].stat().st_mtime_ns == before[shards[0]][1], "a whole shard is not written again"
+
+
+def test_activations_recorded_of_other_weights_are_refused(recorded, small, tmp_path):
+    folders = {side: shutil.copytree(folder, tmp_path / side) for side, folder in recorded.items()}
+    shutil.rmtree(folders["candidate"] / "activations")
+    shutil.copytree(folders["baseline"] / "activations", folders["candidate"] / "activations")
+    results = {f"{side}_results": folder for side, folder in folders.items()}
+    options = {**small, **results, "corpus": [], "output": tmp_path / "run"}
+    options = {k: v for k, v in options.items() if k not in ("baseline", "candidate")}
+    with pytest.raises(RunError, match="holds activations of other weights than the candidate's"):
+        diffharness.run(diffharness.RunConfig.make(options))
