@@ -8,7 +8,7 @@ import diffharness
 from diffharness.errors import UsageError
 from diffharness.evaluation.scores import Evaluation
 from tests.evaluation import plain
-from tests.tiny import tokenizer
+from tests.tiny import metrics, tokenizer, write_task
 
 TASKS = ["tiny_choice", "tiny_text", "tiny_answer"]
 
@@ -146,3 +146,22 @@ def test_both_models_are_asked_in_the_baselines_chat_template(tiny, tiny_moved, 
 def test_how_models_are_asked_is_settled_by_what_was_recorded(scored, tiny_options, tmp_path):
     with pytest.raises(UsageError, match="num_fewshot is settled by the recorded evaluations"):
         run(scored, tiny_options, tmp_path, num_fewshot=3)
+
+
+def test_report_says_which_documents_lm_eval_gave_a_wrong_log_probability(tiny, tiny_options, tmp_path):
+    tasks = shutil.copytree(tiny.tasks, tmp_path / "tasks")
+    rows: list[dict[str, object]] = [
+        {"prompt": "the dog", "end": " runs in house"}, {"prompt": "the dog runs", "end": " in house"},
+    ]  # fmt: skip
+    write_task(
+        tasks, "tiny_split", rows, output_type="loglikelihood", doc_to_text="{{prompt}}", doc_to_target="{{end}}",
+        metric_list=metrics("acc"),
+    )  # fmt: skip
+    options = {**tiny_options, "tasks": ["tiny_split"], "include_path": [tasks], "output": tmp_path / "run"}
+    found = diffharness.run(diffharness.RunConfig.make({**options, "controls": False}))
+    assert {(r.task, r.side, r.n) for r in found.validation.rescored} == {
+        ("tiny_split", "baseline", 1), ("tiny_split", "candidate", 1),
+    }  # fmt: skip
+    assert all(r.largest > 1e-3 for r in found.validation.rescored)
+    assert all(check.holds for check in found.validation.replay), "the right values are those that replay gives"
+    assert "1 document of tiny_split a wrong log-probability" in (tmp_path / "run" / "report.html").read_text()

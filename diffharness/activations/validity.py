@@ -84,16 +84,18 @@ def tolerance_of(dtypes: Sequence[str], *, quantised: bool = False) -> Tolerance
 
 
 def sampled_readings(readings: Sequence[Reading], n_sequences: int = SEQUENCES) -> list[Reading]:
-    """All readings of up to `n_sequences` distinct sequences, spread evenly over the task, each once.
+    """All readings of up to `n_sequences` distinct sequences of a task, spread evenly over it, each once.
 
-    Of a rolling text all windows come along, because of some texts only their sum is known.
+    Rolling texts are taken whole, because of some only the sum over their windows is known; one text is the least.
     """
-    readings = [r for r in readings if r.targets]
-    distinct = list(dict.fromkeys(r.ids for r in readings))
-    places = np.linspace(0, max(0, len(distinct) - 1), min(n_sequences, len(distinct))).round().astype(int)
-    chosen = {distinct[i] for i in places}
-    texts = {r.doc_id for r in readings if r.ids in chosen and r.kind == ROLLING}
-    kept = (r for r in readings if r.ids in chosen or (r.kind == ROLLING and r.doc_id in texts))
+    units: dict[tuple[int, ...] | int, list[Reading]] = {}
+    for reading in readings:
+        if reading.targets:
+            units.setdefault(reading.doc_id if reading.kind == ROLLING else reading.ids, []).append(reading)
+    n_distinct = sum(len({r.ids for r in unit}) for unit in units.values())
+    n_units = max(1, min(len(units), int(len(units) * n_sequences / max(1, n_distinct))))
+    places = np.linspace(0, max(0, len(units) - 1), n_units).round().astype(int)
+    kept = [r for i, unit in enumerate(units.values()) if i in places for r in unit]
     return list({(r.ids, r.start, r.targets, r.kind == ROLLING and r.doc_id): r for r in kept}.values())
 
 

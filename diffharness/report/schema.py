@@ -11,7 +11,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
-SCHEMA_VERSION = "1.0"
+SCHEMA_VERSION = "1.1"
 
 Side = Literal["baseline", "candidate", "ancestor"]
 TaskVerdict = Literal["improved", "regressed", "no change", "inconclusive"]
@@ -285,19 +285,19 @@ class ReplayCheck(Model):
     side: Side
     n: int
     """Sequences tried."""
-    n_requests: int
+    n_requests: int = 0
     """Requests with a log-likelihood to compare."""
     median: float | None
     maximum: float | None
     """Nats a scored token; `None` where no request has a log-likelihood."""
     tolerance: float
     """Of `maximum`."""
-    median_tolerance: float
-    n_decisions: int
+    median_tolerance: float | None = None
+    n_decisions: int = 0
     """Decisions compared: is the answer the most likely one, which token comes next."""
-    changed_share: float | None
+    changed_share: float | None = None
     """Share of them that differ; `None` where there are none."""
-    changed_tolerance: float
+    changed_tolerance: float | None = None
     holds: bool
 
 

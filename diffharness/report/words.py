@@ -62,9 +62,9 @@ def rescored_sentence(report: Report) -> str | None:
     rows = report.validation.rescored
     if not rows:
         return None
-    tasks = _listing(list(dict.fromkeys(row.task for row in rows)))
+    most = {row.task: max(r.n for r in rows if r.task == row.task) for row in rows}
     return (
-        f"lm-eval's grouping of requests gave {_n(sum(row.n for row in rows), 'document')} of {tasks} a wrong "
+        f"lm-eval's grouping of requests gave {_n(sum(most.values()), 'document')} of {_listing(list(most))} a wrong "
         f"log-probability (by {small(max(row.largest for row in rows))} nats at most); they were scored again without "
         "it, and the scores above rest on the right values"
     )

@@ -150,19 +150,19 @@ def _ledger_texts(run: Run, rng: np.random.Generator) -> tuple[list[Text], dict[
     texts = [texts[i] for i in rng.permutation(len(texts))]
     reach = np.searchsorted(np.cumsum([len(t.ids) - 1 for t in texts]), run.config.train_tokens) + 1
     texts = texts[:reach]
-    n_tokens: dict[str, int] = {}
+    by_task: dict[str, list[Text]] = {}
     for text in texts:
-        task = text.source.rpartition(":")[0]
-        n_tokens[task] = n_tokens.get(task, 0) + len(text.ids) - 1
+        by_task.setdefault(text.source.rpartition(":")[0], []).append(text)
+    n_tokens = {task: sum(len(t.ids) - 1 for t in own) for task, own in by_task.items()}
     sources = [
         {
             "source": task,
-            "n_documents": len({t.source for t in texts if t.source.rpartition(":")[0] == task}),
-            "n_sequences": sum(t.source.rpartition(":")[0] == task for t in texts),
-            "n_tokens": n,
-            "share": n / sum(n_tokens.values()),
+            "n_documents": len({t.source for t in own}),
+            "n_sequences": len(own),
+            "n_tokens": n_tokens[task],
+            "share": n_tokens[task] / sum(n_tokens.values()),
         }
-        for task, n in n_tokens.items()
+        for task, own in by_task.items()
     ]
     notes = [f"the tasks made the models read {n_readings} sequences, {len(read)} of them distinct"]
     return texts, {"sources": sources, "notes": notes}
