@@ -18,7 +18,7 @@ from typing import Any
 
 from diffharness.errors import UsageError
 
-_HASHED_BYTES = 64 << 20
+_HASHED_BYTES = 32 << 20
 """Files above this are told apart by size and time of change, not by content."""
 
 

@@ -120,9 +120,8 @@ class Run:
             path_fingerprint(self.recorded[side].folder) if side in self.recorded else None,
         ]
         work = lambda folder, report: stages.evaluate(self, side, folder, report)  # noqa: E731
-        return self.stage(
-            f"evaluate {side}", f"evaluate the {side} with lm-eval", made_from, work, f"evaluation/{side}"
-        )
+        title = f"evaluate the {side} with lm-eval" if side not in self.recorded else f"read the {side}'s evaluation"
+        return self.stage(f"evaluate {side}", title, made_from, work, f"evaluation/{side}")
 
     def load_evaluation(self, side: str) -> Evaluation:
         """What `evaluation` left."""

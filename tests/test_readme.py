@@ -33,10 +33,10 @@ def for_tiny(text: str, tiny) -> str:
     text = re.sub(r"path/to/(baseline|candidate)", lambda m: str(getattr(tiny, m[1])), text)
     text = text.replace("hellaswag,arc_easy", "tiny").replace("hellaswag", "tiny_choice")
     text = text.replace("texts.jsonl", str(tiny.corpus)).replace("probes.jsonl", str(tiny.probes))
-    if "diffharness lm-eval" in text:
+    if "lm-eval run" in text:
         return f"{text} --include_path {tiny.tasks} --device cpu"
     if "--baseline-results" in text:
-        return f"{text} --latents 16 --k 4 --train-tokens 2000"
+        return text + (small if "out/" in text else small.replace(f"--include-path {tiny.tasks} ", ""))
     return text + small if "diffharness run --baseline " in " ".join(text.split()) else text
 
 

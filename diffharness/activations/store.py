@@ -29,7 +29,7 @@ from diffharness.activations.rows import ActivationRows, coded_ranges
 from diffharness.errors import RunError
 
 SHARD_TOKENS = 1 << 16
-SHARD_BYTES = 128 << 20
+SHARD_BYTES = 64 << 20
 """A shard ends with the text that reaches either."""
 FORMAT = "diffharness-activations/1"
 DTYPES = ("float32", "bfloat16", "float16")

@@ -107,7 +107,7 @@ def check(run: Run, folder: Path, progress: Progress) -> None:
     if not wanted:
         write_json(folder / "checks.json", ablations)
         return
-    candidate = _candidate_of_checks(run, {task for tasks in wanted.values() for task in tasks})
+    candidate = _candidate_of_checks(run, {task for tasks in wanted.values() for task in tasks}, progress)
     for position, (category, tasks) in enumerate(wanted.items()):
         chosen = np.array([latent.index for latent in latents if latent.category == category])
         model = run.session.model("candidate").hf_model
@@ -128,7 +128,7 @@ def check(run: Run, folder: Path, progress: Progress) -> None:
     write_json(folder / "checks.json", ablations)
 
 
-def _candidate_of_checks(run: Run, tasks: set[str]) -> Evaluation:
+def _candidate_of_checks(run: Run, tasks: set[str], progress: Progress) -> Evaluation:
     """What ablations are compared with: the candidate's evaluation, or one of the replayed weights.
 
     Where another engine or an earlier run of lm-eval scored it, these weights score it again, so that the engine makes
@@ -141,7 +141,7 @@ def _candidate_of_checks(run: Run, tasks: set[str]) -> Evaluation:
         return candidate
     again, _ = harness.evaluate(
         run.session.model("candidate"), run.session.tasks, only=[n for n in run.session.tasks.names if n in tasks],
-        limit=run.config.limit, protocol=candidate.settings["protocol"],
+        limit=run.config.limit, protocol=candidate.settings["protocol"], progress=progress,
     )  # fmt: skip
     _same_questions(again, candidate)
     return replace(again, settings={**again.settings, "protocol": candidate.settings["protocol"]})
