@@ -20,19 +20,23 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 from jaxtyping import Float
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors import SafetensorError
 from torch import Tensor
 
 from diffharness.activations.corpus import Text
 from diffharness.activations.rows import ActivationRows, coded_ranges
+from diffharness.activations.shards import open_shard, shard_digest, write_shard
 from diffharness.errors import RunError
 
 SHARD_TOKENS = 1 << 16
 SHARD_BYTES = 64 << 20
 """A shard ends with the text that reaches either."""
+INDEX_TEXTS = 1024
+"""Texts that are packed at a time."""
 FORMAT = "diffharness-activations/1"
 DTYPES = ("float32", "bfloat16", "float16")
+
+_INDEX = pa.schema([("start", pa.int64()), ("source", pa.string()), ("ids", pa.list_(pa.int32()))])
 
 Read = Callable[[Sequence[Text]], Iterator[tuple[int, Mapping[int, Float[Tensor, "T M D"]]]]]
 """Reads texts: yields, in any order, a text's place in the list and its activations by layer, all positions."""
@@ -92,7 +96,10 @@ def write_store(
         digest = _whole_digest(file, spec, plan)
         if digest is None:
             report = (lambda n, before=first: progress(before + n, len(texts))) if progress else None
-            digest = _write_shard(file, spec, some, read, plan, report)
+            starts = np.cumsum([0, *(len(text.ids) for text in some)])
+            shape = (int(starts[-1]), len(spec.sides), spec.d_model)
+            rows = _rows(spec, some, starts, read, report)
+            digest = write_shard(file, plan, spec.layers, shape, torch_dtype(spec.dtype), rows)
         elif progress is not None:
             progress(stop, len(texts))
         shards.append({"name": file.name, "n_rows": sum(len(t.ids) for t in some), "plan": plan, "sha256": digest})
@@ -123,13 +130,11 @@ def _plan_hash(spec: StoreSpec, texts: Sequence[Text]) -> str:
     return digest.hexdigest()
 
 
-def _write_shard(
-    file: Path, spec: StoreSpec, texts: Sequence[Text], read: Read, plan: str, report: Callable[[int], None] | None
-) -> str:
-    starts = np.cumsum([0, *(len(text.ids) for text in texts)])
+def _rows(
+    spec: StoreSpec, texts: Sequence[Text], starts: np.ndarray, read: Read, report: Callable[[int], None] | None
+) -> Iterator[tuple[int, int, Tensor]]:
+    """Layer, first row and rows of every text, in the store's dtype."""
     dtype = torch_dtype(spec.dtype)
-    shape = (int(starts[-1]), len(spec.sides), spec.d_model)
-    x = {layer: torch.empty(shape, dtype=dtype) for layer in spec.layers}
     for done, (i, found) in enumerate(read(texts), start=1):
         for layer in spec.layers:
             rows_TMD = found[layer].to(device="cpu", dtype=dtype)
@@ -138,31 +143,9 @@ def _write_shard(
                     f"activations of layer {layer} on {texts[i].source} are not finite in {spec.dtype}; choose "
                     "another --activation-dtype (bfloat16 reaches as far as float32), or check the models' weights"
                 )
-            x[layer][starts[i] : starts[i + 1]] = rows_TMD
+            yield layer, int(starts[i]), rows_TMD
         if report is not None:
             report(done)
-    tensors = {f"layer_{layer}": x_NMD for layer, x_NMD in x.items()}
-    digest = _digest(tensors)
-    partial = file.with_suffix(".partial")
-    save_file(tensors, partial, metadata={"diffharness": json.dumps({"plan": plan, "sha256": digest})})
-    partial.replace(file)
-    return digest
-
-
-def _digest(tensors: Mapping[str, Tensor]) -> str:
-    """SHA-256 over the numbers of all layers, in ascending order of their names' layers."""
-    digest = hashlib.sha256()
-    for name in sorted(tensors, key=lambda n: int(n.removeprefix("layer_"))):
-        for piece in tensors[name].split(1 << 14):
-            digest.update(piece.view(torch.uint8).numpy().data)
-    return digest.hexdigest()
-
-
-def _open_shard(file: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
-    """A shard's header and its tensors, memory-mapped."""
-    with safe_open(file, framework="pt") as opened:
-        header = json.loads((opened.metadata() or {}).get("diffharness", "{}"))
-        return header, {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118 (not a dict)
 
 
 def _whole_digest(file: Path, spec: StoreSpec, plan: str) -> str | None:
@@ -170,25 +153,28 @@ def _whole_digest(file: Path, spec: StoreSpec, plan: str) -> str | None:
     if not file.is_file():
         return None
     try:
-        header, tensors = _open_shard(file)
+        header, x = open_shard(file)
     except (SafetensorError, OSError):
         return None
-    if header.get("plan") != plan or set(tensors) != {f"layer_{layer}" for layer in spec.layers}:
+    if header.plan != plan or tuple(sorted(x)) != spec.layers:
         return None
-    return header["sha256"] if _digest(tensors) == header.get("sha256") else None
+    return header.sha256 if shard_digest(file) == header.sha256 else None
 
 
 def _write_index(file: Path, spec: StoreSpec, texts: Sequence[Text], shards: list[dict[str, Any]]) -> None:
-    table = pa.table(
-        {
-            "start": np.cumsum([0, *(len(text.ids) for text in texts)])[:-1],
-            "source": [text.source for text in texts],
-            "ids": pa.array([list(text.ids) for text in texts], pa.list_(pa.int32())),
-        }
-    )
     header = {"format": FORMAT, "spec": asdict(spec), "shards": shards, "texts": _texts_digest(texts)}
+    schema = _INDEX.with_metadata({"diffharness": json.dumps(header)})
     partial = file.with_suffix(".partial")
-    pq.write_table(table.replace_schema_metadata({"diffharness": json.dumps(header)}), partial)
+    start = 0
+    with pq.ParquetWriter(partial, schema) as writer:
+        for first in range(0, len(texts), INDEX_TEXTS):
+            some = texts[first : first + INDEX_TEXTS]
+            lengths = [len(text.ids) for text in some]
+            columns = [
+                start + np.cumsum([0, *lengths[:-1]]), [text.source for text in some], [text.ids for text in some]
+            ]  # fmt: skip
+            writer.write_table(pa.table(columns, schema=schema))
+            start += sum(lengths)
     partial.replace(file)
 
 
@@ -246,14 +232,14 @@ class ActivationStore:
         for shard in self.shards:
             file = self.folder / shard["name"]
             try:
-                header, tensors = _open_shard(file)
+                header, x = open_shard(file)
             except (SafetensorError, OSError) as error:
                 yield f"{file} is absent or cut off ({error})"
                 continue
             shape = (shard["n_rows"], len(self.spec.sides), self.spec.d_model)
-            if header.get("plan") != shard["plan"]:
+            if header.plan != shard["plan"]:
                 yield f"{file} belongs to other texts, models or layers"
-            elif any(tuple(x.shape) != shape for x in tensors.values()) or _digest(tensors) != shard["sha256"]:
+            elif any(tuple(x_NMD.shape) != shape for x_NMD in x.values()) or shard_digest(file) != shard["sha256"]:
                 yield f"{file} was altered since it was written (its checksum differs)"
 
     @property
@@ -286,13 +272,12 @@ class ActivationStore:
         return self._rows(self.spec.sides, layer, np.array([[start, start + len(self.texts[text].ids)]]))[:]
 
     def _rows(self, sides: Sequence[str], layer: int, ranges: np.ndarray) -> ActivationRows:
-        shards = [tensors[f"layer_{layer}"] for tensors in self._maps]
-        return ActivationRows(shards, ranges, [self.spec.sides.index(side) for side in sides])
+        return ActivationRows([x[layer] for x in self._maps], ranges, [self.spec.sides.index(side) for side in sides])
 
     @cached_property
-    def _maps(self) -> list[dict[str, Tensor]]:
-        """Every shard's tensors, memory-mapped."""
-        return [_open_shard(self.folder / shard["name"])[1] for shard in self.shards]
+    def _maps(self) -> list[dict[int, Tensor]]:
+        """Every shard's numbers by layer, memory-mapped."""
+        return [open_shard(self.folder / shard["name"])[1] for shard in self.shards]
 
 
 def _spec(body: dict[str, Any]) -> StoreSpec:
@@ -302,18 +287,3 @@ def _spec(body: dict[str, Any]) -> StoreSpec:
 
 
 REMEDY = "delete it, and the command that made it writes it again"
-
-
-def heldout_texts(texts: Sequence[Text], share: float, rng: np.random.Generator) -> np.ndarray:
-    """A mask of the texts that belong to a random share of the documents (sources), at least one either side.
-
-    Raises:
-        RunError: all texts are of one document.
-    """
-    documents, of_text = np.unique([text.source for text in texts], return_inverse=True)
-    if len(documents) < 2:
-        raise RunError(f"all training texts are of one document ({texts[0].source}); give a larger --corpus")
-    count = min(max(1, round(share * len(documents))), len(documents) - 1)
-    chosen = np.zeros(len(documents), dtype=bool)
-    chosen[rng.permutation(len(documents))[:count]] = True
-    return chosen[of_text]

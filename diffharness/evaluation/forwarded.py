@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from array import array
 from collections import defaultdict, deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -15,9 +16,9 @@ from diffharness.evaluation.ledger import Reading
 
 @dataclass(frozen=True)
 class Forwarded:
-    """What one forwarded request looked like; the fields are a `Reading`'s."""
+    """What one forwarded request looked like; the fields are a `Reading`'s, the ids packed: there may be millions."""
 
-    ids: tuple[int, ...]
+    ids: array[int]
     start: int
     targets: tuple[int, ...]
     truncated: bool
@@ -39,12 +40,12 @@ class Forwarded:
             )
         return Reading(
             task=task, doc_id=doc_id, index=request.idx, repeat=repeat, window=window, kind=request.request_type,
-            ids=self.ids, start=self.start, targets=self.targets, log_likelihood=self.log_likelihood,
+            ids=tuple(self.ids), start=self.start, targets=self.targets, log_likelihood=self.log_likelihood,
             truncated=self.truncated, greedy=self.greedy, plain_log_likelihood=self.plain_log_likelihood,
         )  # fmt: skip
 
 
-_NOTHING = Forwarded(ids=(), start=0, targets=(), truncated=False, log_likelihood=0.0)
+_NOTHING = Forwarded(ids=array("i"), start=0, targets=(), truncated=False, log_likelihood=0.0)
 """What is read of a rolling text without tokens."""
 
 

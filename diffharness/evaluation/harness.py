@@ -201,7 +201,11 @@ def evaluate(
     if results is None:
         raise RunError("lm-eval returned no results on this process; run on one process")
     settings = {"limit": limit, "protocol": asked}
-    return gather(model, chosen, dict(results), model_args=model_args, settings=settings), dict(results)
+    evaluation = gather(model, chosen, dict(results), model_args=model_args, settings=settings)
+    for task in chosen.values():
+        # Requests and answers, which lm-eval keeps until the task is asked again.
+        task._instances = None  # pyright: ignore[reportPrivateUsage]
+    return evaluation, dict(results)
 
 
 def _count_progress(model: RecordingModel, progress: Callable[[int, int], None]) -> None:

@@ -11,6 +11,7 @@ go by are kept, so that scores stay lm-eval's own to the bit. With `record_to` a
 from __future__ import annotations
 
 import os
+from array import array
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -197,7 +198,7 @@ class RecordingModel(CheckedHFLM):
             whole = (context + continuation)[-longest:]
             self._passing.append(
                 Forwarded(
-                    ids=tuple(whole[:-1]),
+                    ids=array("i", whole[:-1]),
                     start=len(whole) - 1 - len(continuation),
                     targets=tuple(continuation),
                     truncated=len(context) + len(continuation) > longest,
@@ -256,7 +257,10 @@ class RecordingModel(CheckedHFLM):
             targets = generated[: end.length(generated)]
             self._passing.append(
                 Forwarded(
-                    ids=tuple((prompt + targets)[:-1]), start=len(prompt) - 1, targets=tuple(targets), truncated=cut
+                    ids=array("i", (prompt + targets)[:-1]),
+                    start=len(prompt) - 1,
+                    targets=tuple(targets),
+                    truncated=cut,
                 )
             )
         return output

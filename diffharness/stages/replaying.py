@@ -207,7 +207,8 @@ class Harvested:
 
 def harvested(run: Run) -> Harvested:
     """Open the run's activations; every shard is checked."""
-    from diffharness.activations.store import ActivationStore, heldout_texts
+    from diffharness.activations.harvesting import heldout_texts
+    from diffharness.activations.store import ActivationStore
 
     store = ActivationStore.open(run.harvest().folder)
     rng = np.random.default_rng(run.config.seed)

@@ -10,8 +10,9 @@ from torch import Tensor
 
 from diffharness.activations import store as room
 from diffharness.activations.corpus import Text
+from diffharness.activations.harvesting import heldout_texts
 from diffharness.activations.rows import coded_places
-from diffharness.activations.store import ActivationStore, StoreSpec, heldout_texts, write_store
+from diffharness.activations.store import ActivationStore, StoreSpec, write_store
 from diffharness.errors import RunError
 
 SPEC = StoreSpec(("baseline", "candidate"), (1, 3), 4, "float32", {"baseline": "b", "candidate": "c"}, (5,))

@@ -55,11 +55,13 @@ def test_a_rolling_text_is_compared_by_its_sum_where_windows_are_not_known(tiny_
     readings = readings_of(tiny_evaluations[0], "tiny_text")
     sums: dict[int, float] = {}
     for reading in readings:
+        assert reading.log_likelihood is not None
         sums[reading.doc_id] = sums.get(reading.doc_id, 0.0) + reading.log_likelihood
     unknown = [dataclasses.replace(r, log_likelihood=None, greedy=None) for r in readings]
     assert check(tiny_models[0], unknown).is_empty
     found = check(tiny_models[0], unknown, sums=sums)
     assert found.n_requests == len(sums) == 4, "two windows each"
+    assert found.maximum is not None
     assert found.maximum < 1e-4
     assert not check(tiny_models[0], unknown, sums={d: s - 20 for d, s in sums.items()}).holds
 

@@ -12,6 +12,7 @@ import torch
 
 from diffharness.errors import RunError, UsageError
 from diffharness.evaluation import harness
+from diffharness.evaluation.gathering import gather
 from diffharness.evaluation.grouping import wrongly_grouped
 from diffharness.evaluation.ledger import Ledger
 from diffharness.evaluation.recording import RecordingModel
@@ -94,12 +95,22 @@ def test_repeats_are_recorded_each_with_its_own_answer(tiny_models, tmp_path):
         assert len(set(texts)) > 1, "sampled, so that a mix-up would show"
 
 
-def test_unsorted_samples_are_refused_where_lm_eval_numbers_documents_wrongly(tiny_models, tiny_tasks):
-    for chosen in ([5, 2, 9], [2, 2, 5]):
-        with pytest.raises(RunError, match="`samples` was not sorted or names one twice"):
-            harness.evaluate(
-                tiny_models[0], tiny_tasks, only=["tiny_word"], protocol={"samples": {"tiny_word": chosen}}
-            )
+@pytest.mark.parametrize("chosen", [[5, 2, 9], [2, 2, 5]])
+def test_unsorted_samples_are_sorted_or_refused_because_lm_eval_numbers_documents_wrongly(
+    tiny_models, tiny_tasks, tiny_evaluations, chosen
+):
+    asked = {"samples": {"tiny_word": chosen}}
+    found, _ = harness.evaluate(tiny_models[0], tiny_tasks, only=["tiny_word"], protocol=asked)
+    whole = tiny_evaluations[0].of("tiny_word", "none")
+    documents = found.of("tiny_word", "none")
+    assert {i: d.doc_hash for i, d in documents.items()} == {i: whole[i].doc_hash for i in sorted(set(chosen))}
+    task = tiny_tasks.tasks["tiny_word"]
+    tiny_models[0].clear_ledger()
+    results = lm_eval.simple_evaluate(
+        model=tiny_models[0], tasks=[task], task_manager=tiny_tasks.manager, bootstrap_iters=0, **asked
+    )
+    with pytest.raises(RunError, match="`samples` was not sorted or names one twice"):
+        gather(tiny_models[0], {"tiny_word": task}, dict(results), model_args="", settings={})
 
 
 def test_chosen_samples_have_the_same_numbers_in_ledger_and_documents(tiny_models, tiny_tasks, tiny_evaluations):
