@@ -23,6 +23,7 @@ format: $(READY)
 
 bench: $(READY)
 	$(BIN)/python -m tests.benchmarks.planted --json reports/benchmarks/planted.json
+	$(BIN)/python -m tests.benchmarks.recording --json reports/benchmarks/recording.json
 
 pictures: $(READY)
 	$(BIN)/python -m tests.pictures
