@@ -5,6 +5,7 @@ Legend: N tokens, M models, D width.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -82,10 +83,16 @@ class StreamedActivations:
         return torch.cat(pieces) if pieces else self._window[1][:0]
 
     def batches(self, batch_tokens: int, generator: torch.Generator) -> Iterator[Tensor]:
-        """Endless batches from the shuffle buffer; the texts of an epoch come in a new random order."""
+        """Endless batches from the shuffle buffer; the texts of an epoch come in a new random order.
+
+        What the buffer holds whole is read once.
+        """
         row_bytes = len(self._columns) * self._d_model * 4
-        capacity = min(len(self), max(2 * batch_tokens, BUFFER_BYTES // row_bytes))
-        coming = self._epochs(max(1, capacity // 4), generator)
+        capacity = max(2 * batch_tokens, BUFFER_BYTES // row_bytes)
+        if len(self) <= capacity:
+            capacity, coming = len(self), itertools.repeat(self._coded(self._texts))
+        else:
+            coming = self._epochs(max(1, capacity // 4), generator)
         buffer = [next(coming)]
         while True:
             while sum(map(len, buffer)) < capacity:

@@ -1,3 +1,4 @@
+import pytest
 import torch
 
 from diffharness.activations.store import ActivationStore, write_store
@@ -30,11 +31,14 @@ def test_reading_in_order_reads_each_text_once(monkeypatch):
     torch.testing.assert_close(torch.cat(pieces), streamed()[0][:], rtol=0, atol=0)
 
 
-def test_batches_hold_every_row_equally_often_in_a_new_order():
-    stream, _ = streamed()
+@pytest.mark.parametrize("buffer_bytes", [1 << 20, 1])
+def test_batches_hold_every_row_equally_often_in_a_new_order(monkeypatch, buffer_bytes):
+    monkeypatch.setattr("diffharness.activations.streaming.BUFFER_BYTES", buffer_bytes)
+    stream, reading = streamed()
     batches = stream.batches(16, torch.Generator().manual_seed(0))
     n_epochs = 12
     drawn = torch.cat([next(batches) for _ in range(n_epochs * len(stream) // 16)]).flatten(1)
+    assert (reading.n_texts == len(texts())) == (buffer_bytes > 1), "what the buffer holds whole is read once"
     rows, counts = torch.cat([drawn, stream[:].flatten(1)]).unique(dim=0, return_counts=True)
     _, own = stream[:].flatten(1).unique(dim=0, return_counts=True)
     assert len(rows) == len(own)
