@@ -31,7 +31,7 @@ from diffharness.errors import RunError
 SHARD_TOKENS = 1 << 16
 SHARD_BYTES = 64 << 20
 """A shard ends with the text that reaches either."""
-INDEX_TEXTS = 1024
+INDEX_TEXTS = 256
 """Texts that are packed at a time."""
 FORMAT = "diffharness-activations/1"
 DTYPES = ("float32", "bfloat16", "float16")

@@ -22,9 +22,8 @@ from transformers import LlamaForCausalLM
 from diffharness.activations.capture import LayerReader
 from diffharness.activations.corpus import Text
 from diffharness.activations.harvesting import ReplayedTexts
-from diffharness.activations.layers import decoder_layers, resolve_layer
+from diffharness.activations.layers import decoder_layers
 from diffharness.activations.store import StoreSpec, write_store
-from diffharness.defaults import LAYER
 from diffharness.evaluation import harness
 from diffharness.evaluation.harness import LoadedTasks
 from diffharness.evaluation.recording import RecordingModel
@@ -189,7 +188,7 @@ def replay_to_disk(
             read.setdefault(reading.ids, f"{reading.task}:{reading.doc_id}")
     texts = [Text(ids, source) for ids, source in read.items() if len(ids) > 1]
     texts = [texts[i] for i in np.random.default_rng(seed).permutation(len(texts))]
-    layer = resolve_layer(LAYER, len(decoder_layers(models[0].hf_model)[1]))
+    layer = len(decoder_layers(models[0].hf_model)[1]) // 2 - 1  # what stands after half of the blocks
     spec = StoreSpec(
         sides=SIDES,
         layers=(layer,),
