@@ -126,6 +126,12 @@ def plain_model(folder: Path) -> HFLM:
     return model.create_from_arg_obj({"pretrained": str(folder)}, options)
 
 
+def plain_around(model: RecordingModel) -> HFLM:
+    """lm-eval's own `hf` model over the very weights of ours, so that where they lie in memory makes no difference."""
+    plain: Any = HFLM
+    return plain(pretrained=model.hf_model, tokenizer=model.hf_tokenizer, batch_size=BATCH_SIZE, device="cpu")
+
+
 def recording_model(folder: Path) -> RecordingModel:
     """Our model."""
     return harness.load_model(str(folder), batch_size=BATCH_SIZE, device="cpu")
