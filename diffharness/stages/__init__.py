@@ -5,8 +5,9 @@ Only `pipeline.py` calls these; heavy imports happen inside, so that a finished 
 
 from diffharness.stages.dictionary import describe_latents, train
 from diffharness.stages.explanation import account, check, control, report
-from diffharness.stages.replaying import harvest, harvested, validate
+from diffharness.stages.replaying import harvest, harvested
 from diffharness.stages.scoring import compare, evaluate
+from diffharness.stages.validation import validate
 
 __all__ = [
     "account",
