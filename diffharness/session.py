@@ -85,8 +85,9 @@ class Session:
     def corpus_fingerprints(self) -> list[str]:
         """What tells the corpora's content from another, as far as it is on this machine."""
         return [
-            path_fingerprint(Path(spec.name)) if spec.kind not in ("hub", "tasks") else self.tasks_fingerprint
+            self.tasks_fingerprint if spec.kind == "tasks" else path_fingerprint(Path(spec.name))
             for spec in self.corpora
+            if spec.kind != "hub"
         ]
 
     @cached_property

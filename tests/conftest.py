@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -86,6 +87,21 @@ def tiny_run(tiny, tiny_options, tmp_path_factory: pytest.TempPathFactory) -> Pa
     options = {**tiny_options, "ancestor": str(tiny.ancestor), "output": output}
     diffharness.run(diffharness.RunConfig.make(options))
     return output
+
+
+@pytest.fixture(scope="module")
+def quick_door() -> Iterator[None]:
+    """lm-eval's command line without its own fourteen thousand tasks, which take it seconds to read."""
+    from lm_eval.tasks import TaskManager
+
+    whole = TaskManager.__init__
+
+    def included_only(self: TaskManager, *args: Any, **kwargs: Any) -> None:
+        whole(self, *args, **{**kwargs, "include_defaults": False})
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(TaskManager, "__init__", included_only)
+        yield
 
 
 @pytest.fixture(scope="session")

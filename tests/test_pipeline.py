@@ -7,7 +7,7 @@ import shlex
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,6 @@ import lm_eval
 import pytest
 from click.testing import CliRunner
 from lm_eval.models.huggingface import HFLM
-from lm_eval.tasks import TaskManager
 
 import diffharness
 from diffharness import cli, stages
@@ -176,19 +175,6 @@ def test_the_command_in_the_report_is_the_configuration(small, tmp_path, monkeyp
     result = CliRunner().invoke(cli.main, shlex.split(default_command(config))[1:])
     assert result.exit_code == 0, result.output
     assert seen == [config]
-
-
-@pytest.fixture(scope="module")
-def quick_door() -> Iterator[None]:
-    """lm-eval's command line without its own fourteen thousand tasks, which take it seconds to read."""
-    whole = TaskManager.__init__
-
-    def included_only(self: TaskManager, *args: Any, **kwargs: Any) -> None:
-        whole(self, *args, **{**kwargs, "include_defaults": False})
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(TaskManager, "__init__", included_only)
-        yield
 
 
 @pytest.fixture(scope="module")

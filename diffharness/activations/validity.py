@@ -37,9 +37,8 @@ class Tolerance:
 
 
 TOLERANCES = {"exact": Tolerance(1e-3, 1e-2, 0.02), "half": Tolerance(0.05, 0.5, 0.1)}
-"""By precision: float32 and float64; float16, bfloat16 and quantised weights. In float32 replay is within 1e-4 nats,
-and another fine-tune of the same weights is above 1e-3; half precision moves a token's log-probability by some
-hundredths when its batch changes."""
+"""By precision: float32 and float64, where replay differs by rounding alone; float16, bfloat16 and quantised weights,
+where a token's log-probability moves when its batch changes (set by judgement, not measured)."""
 
 
 @dataclass(frozen=True)

@@ -163,8 +163,11 @@ class Ledger:
 
     def rescored_documents(self, task: str) -> list[int]:
         """Documents of which plain lm-eval's grouping of requests returned a wrong log-likelihood; ours is right."""
-        rows = self._of(task)
-        return sorted(set(rows.filter(pc.is_valid(rows["plain_log_likelihood"]))["doc_id"].to_pylist()))
+        return sorted({r.doc_id for r in self.rescored() if r.task == task})
+
+    def rescored(self) -> Iterator[Reading]:
+        """The readings of which plain lm-eval's grouping of requests returned a wrong log-likelihood."""
+        return _unpacked(self._table.filter(pc.is_valid(self._table["plain_log_likelihood"])))
 
     def renumbered(self, numbers: Mapping[str, Sequence[int]]) -> Ledger:
         """The same readings with other document numbers.

@@ -118,7 +118,7 @@ def _rescored(evaluations: Mapping[str, Evaluation]) -> list[dict[str, Any]]:
     """Documents that lm-eval's grouping of requests got wrong, by task and side."""
     found: dict[tuple[str, str], dict[int, float]] = {}
     for side, evaluation in evaluations.items():
-        for r in evaluation.ledger:
+        for r in evaluation.ledger.rescored():
             if r.plain_log_likelihood is not None and r.log_likelihood is not None:
                 documents = found.setdefault((r.task, side), {})
                 difference = abs(r.plain_log_likelihood - r.log_likelihood)

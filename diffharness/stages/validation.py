@@ -30,7 +30,9 @@ def validate(run: Run, folder: Path, progress: Progress) -> None:
 
     evaluations = {side: run.load_evaluation(side) for side in MAIN}
     sampled = {
-        (info.name, side): sampled_readings([r for r in evaluation.ledger if r.task == info.name])
+        (info.name, side): sampled_readings(
+            [r for own in evaluation.ledger.by_document(info.name).values() for r in own]
+        )
         for side, evaluation in evaluations.items()
         for info in evaluation.tasks
     }

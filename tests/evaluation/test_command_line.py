@@ -5,14 +5,12 @@ from __future__ import annotations
 import copy
 import json
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 from lm_eval.__main__ import cli_evaluate
-from lm_eval.tasks import TaskManager
 from transformers import AutoTokenizer
 
 from diffharness.errors import UsageError
@@ -27,17 +25,7 @@ from tests.tiny import metrics, save_model, write_task
 OWN_TO_A_RUN = {"date", "config", "start_time", "end_time", "total_evaluation_time_seconds", "model_source"}
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _included_tasks_only() -> Iterator[None]:
-    """lm-eval's command line without its own fourteen thousand tasks, which take it seconds to read."""
-    whole = TaskManager.__init__
-
-    def included_only(self: TaskManager, *args: Any, **kwargs: Any) -> None:
-        whole(self, *args, **{**kwargs, "include_defaults": False})
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(TaskManager, "__init__", included_only)
-        yield
+pytestmark = pytest.mark.usefixtures("quick_door")
 
 
 @pytest.fixture(scope="module")
