@@ -29,7 +29,7 @@ def save(crosscoder: Crosscoder, folder: Path | str) -> None:
     """
     folder = Path(folder)
     config_json = crosscoder.config.model_dump_json(indent=2)
-    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in crosscoder.state_dict().items()}
+    tensors = {name: tensor.cpu().contiguous() for name, tensor in crosscoder.state().items()}
     temporary = {name: folder / f".{name}.{os.getpid()}.partial" for name in (WEIGHTS_NAME, CONFIG_NAME)}
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -59,9 +59,10 @@ def load(folder: Path | str, device: str = "cpu") -> Crosscoder:
             f"{folder}: {CONFIG_NAME} and {WEIGHTS_NAME} are of two different saves; train the crosscoder again"
         )
     crosscoder = Crosscoder(config).requires_grad_(False)
-    _check_tensors(folder / WEIGHTS_NAME, crosscoder.state_dict(), tensors)
-    dtype = tensors["W_dec_LMD"].dtype
-    crosscoder.to(device=device, dtype=dtype).load_state_dict(tensors)
+    crosscoder.to(device=device, dtype=tensors["W_dec_LMD"].dtype if "W_dec_LMD" in tensors else None)
+    _check_tensors(folder / WEIGHTS_NAME, crosscoder.state(), tensors)
+    for name, tensor in crosscoder.state().items():
+        tensor.copy_(tensors[name])
     return crosscoder
 
 

@@ -54,17 +54,17 @@ def accumulate_gradients(
     slope_NX = error_NX * (2 / error_NX.numel())
     slope_pre_NL = _only(slope_NX @ W_dec_LX.T, chosen)
     grad_dec_LX = f_NL.T @ slope_NX
-    grad_enc_XL = z_NX.T @ slope_pre_NL
+    grad_enc_LX = slope_pre_NL.T @ z_NX
     grad_b_enc_L = slope_pre_NL.sum(dim=0)
     crosscoder.b_dec_MD.grad = slope_NX.sum(dim=0).unflatten(0, crosscoder.b_dec_MD.shape)
 
     if aux_coefficient > 0 and bool(dead_L.any()):
         aux = _auxiliary_gradients(crosscoder, z_NX, scaled_NL, error_NX, dead_L, aux_coefficient)
         grad_dec_LX[dead_L] += aux.dec_AX
-        grad_enc_XL[:, dead_L] += aux.enc_XA
+        grad_enc_LX[dead_L] += aux.enc_AX
         grad_b_enc_L[dead_L] += aux.b_enc_A
     crosscoder.W_dec_LMD.grad = grad_dec_LX.unflatten(1, crosscoder.b_dec_MD.shape)
-    crosscoder.W_enc_MDL.grad = grad_enc_XL.unflatten(0, crosscoder.b_dec_MD.shape)
+    crosscoder.W_enc_LMD.grad = grad_enc_LX.unflatten(1, crosscoder.b_dec_MD.shape)
     crosscoder.b_enc_L.grad = grad_b_enc_L
     fired_L = torch.zeros_like(dead_L)
     fired_L[chosen % len(fired_L)] = True
@@ -83,7 +83,7 @@ class _AuxiliaryGradients:
     """Gradients of the dead-latent loss, for the dead latents alone."""
 
     dec_AX: Tensor
-    enc_XA: Tensor
+    enc_AX: Tensor
     b_enc_A: Tensor
 
 
@@ -109,4 +109,4 @@ def _auxiliary_gradients(
     variance = (error_NX - error_NX.mean(dim=0)).square().sum().clamp_min(1e-12)
     slope_NX = (f_NA @ W_dec_AX + error_NX) * (2 * coefficient / variance)
     slope_pre_NA = (slope_NX @ W_dec_AX.T) * (f_NA > 0)
-    return _AuxiliaryGradients(f_NA.T @ slope_NX, z_NX.T @ slope_pre_NA, slope_pre_NA.sum(dim=0))
+    return _AuxiliaryGradients(f_NA.T @ slope_NX, slope_pre_NA.T @ z_NX, slope_pre_NA.sum(dim=0))

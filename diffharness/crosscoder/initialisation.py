@@ -23,7 +23,7 @@ def initialise(crosscoder: Crosscoder, z_NMD: Float[Tensor, "N M D"], generator:
     direction_LD = torch.randn(n_latents, d_model, generator=generator)
     direction_LD /= direction_LD.norm(dim=-1, keepdim=True)
     crosscoder.W_dec_LMD.copy_(direction_LD[:, None].expand(-1, n_models, -1))
-    crosscoder.W_enc_MDL.copy_((direction_LD.T / n_models).expand(n_models, -1, -1))
+    crosscoder.W_enc_LMD.copy_(crosscoder.W_dec_LMD / n_models)
     crosscoder.b_enc_L.zero_()
     crosscoder.b_dec_MD.copy_(geometric_median(z_NMD))
 

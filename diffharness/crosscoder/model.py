@@ -1,6 +1,7 @@
 """The dictionary itself: one code, read from all models at once, and a decoder for each model.
 
-Legend: N tokens, M models, D width, L latents. x are raw activations, z normalised ones.
+Legend: N tokens, M models (models × layers where several layers are read), D width, L latents; V is L, or M and L where
+every model has a code of its own. x are raw activations, z normalised ones.
 """
 
 from __future__ import annotations
@@ -10,14 +11,16 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from diffharness.crosscoder.config import CrosscoderConfig
+from diffharness.crosscoder.rules import kept
 from diffharness.crosscoder.selection import largest_of_batch
 
 
 class Crosscoder(nn.Module):
-    """A BatchTopK crosscoder over M models of equal width (Lindsey et al. 2024; Minder et al. 2504.02922).
+    """A crosscoder over M models (Lindsey et al. 2024; Minder et al. 2504.02922).
 
-    z^m = scale_m (x^m − mean_m);  f = ReLU(Σ_m z^m W_enc^m + b_enc), kept where f_j Σ_m ‖d_j^m‖ > threshold;
-    ẑ^m = Σ_j f_j d_j^m + b_dec^m. A blank one has zero weights, mean 0, scale 1 and threshold 0.
+    z^m = scale_m (x^m − mean_m);  f = ReLU(Σ_m z^m W_enc^m + b_enc), kept by the configuration's rule on
+    f_j · code_norm_j;  ẑ^m = Σ_j f_j d_j^m + b_dec^m. A blank one has zero weights, mean 0, scale 1 and threshold 0.
+    Models narrower than D are padded with zeros on both sides.
     """
 
     mean_MD: Tensor
@@ -26,19 +29,19 @@ class Crosscoder(nn.Module):
 
     def __init__(self, config: CrosscoderConfig) -> None:
         super().__init__()
-        n_models, d_model, n_latents = len(config.sides), config.d_model, config.n_latents
+        n_models, d_model, n_latents = len(config.columns), config.d_model, config.n_latents
         self.config = config
-        self.W_enc_MDL = nn.Parameter(torch.zeros(n_models, d_model, n_latents))
+        self.W_enc_LMD = nn.Parameter(torch.zeros(n_latents, n_models, d_model))
         self.b_enc_L = nn.Parameter(torch.zeros(n_latents))
         self.W_dec_LMD = nn.Parameter(torch.zeros(n_latents, n_models, d_model))
         self.b_dec_MD = nn.Parameter(torch.zeros(n_models, d_model))
         self.register_buffer("mean_MD", torch.zeros(n_models, d_model))
         self.register_buffer("scale_M", torch.ones(n_models))
-        self.register_buffer("threshold", torch.zeros(()))
+        self.register_buffer("threshold", torch.zeros(config.threshold_shape))
 
     @property
     def sides(self) -> tuple[str, ...]:
-        """Names of the models, in the order of the M axis."""
+        """Names of the models."""
         return self.config.sides
 
     @property
@@ -47,14 +50,44 @@ class Crosscoder(nn.Module):
         return self.config.n_latents
 
     @property
+    def W_enc_MDL(self) -> Float[Tensor, "M D L"]:
+        """The encoder as the field writes it: a view of the parameter, which is kept latent by latent."""
+        return self.W_enc_LMD.permute(1, 2, 0)
+
+    @property
     def decoder_norm_LM(self) -> Float[Tensor, "L M"]:
         """‖d_j^m‖ in the normalised space."""
         return self.W_dec_LMD.norm(dim=-1)
 
     @property
     def code_norm_L(self) -> Float[Tensor, " L"]:
-        """Σ_m ‖d_j^m‖: an activation times this is what the threshold is compared with."""
-        return self.decoder_norm_LM.sum(dim=-1)
+        """What an activation times is its scaled value, where all models share the code; Σ_m ‖d_j^m‖ by default.
+
+        For decoupled codes, the sum of the models' own norms.
+        """
+        rule = self.config.code_norm
+        if rule == "none":
+            return self.W_dec_LMD.new_ones(self.n_latents)
+        sum_L = self.decoder_norm_LM.sum(dim=-1)
+        if rule in ("sum", "per_model"):
+            return sum_L
+        concatenated_L = self.W_dec_LMD.flatten(1).norm(dim=-1)
+        if rule == "concatenated":
+            return concatenated_L
+        weight_concatenated, weight_sum = self.config.code_norm_weights
+        return weight_concatenated * concatenated_L + weight_sum * sum_L
+
+    def state(self) -> dict[str, Tensor]:
+        """All tensors by name, each name ending in its shape as in the legend; views, not copies."""
+        return {
+            "W_enc_MDL": self.W_enc_MDL.detach(),
+            "b_enc_L": self.b_enc_L.detach(),
+            "W_dec_LMD": self.W_dec_LMD.detach(),
+            "b_dec_MD": self.b_dec_MD.detach(),
+            "mean_MD": self.mean_MD,
+            "scale_M": self.scale_M,
+            "threshold": self.threshold,
+        }
 
     def normalize(self, x_NMD: Float[Tensor, "N M D"]) -> Float[Tensor, "N M D"]:
         """Raw activations in the space that the weights know, in the weights' own dtype."""
@@ -63,16 +96,33 @@ class Crosscoder(nn.Module):
 
     def denormalize(self, z_NMD: Float[Tensor, "N M D"]) -> Float[Tensor, "N M D"]:
         """The inverse of `normalize`."""
-        return z_NMD / self.scale_M[:, None] + self.mean_MD
+        return z_NMD / self._divisor_M1 + self.mean_MD
 
     def pre_activations(self, z_NMD: Float[Tensor, "N M D"]) -> Float[Tensor, "N L"]:
         """Σ_m z^m W_enc^m + b_enc, before ReLU and selection, from normalised activations."""
-        return torch.addmm(self.b_enc_L, z_NMD.flatten(1), self.W_enc_MDL.flatten(0, 1))
+        return torch.addmm(self.b_enc_L, z_NMD.flatten(1), self.W_enc_LMD.flatten(1).T)
 
-    def encode(self, x_NMD: Float[Tensor, "N M D"]) -> Float[Tensor, "N L"]:
-        """The code f of raw activations, by the inference rule: kept strictly above the threshold."""
-        f_NL = self.pre_activations(self.normalize(x_NMD)).relu()
-        return f_NL * (f_NL * self.code_norm_L > self.threshold)
+    def scaled(self, f_NL: Float[Tensor, "N L"]) -> Float[Tensor, "N ... L"]:
+        """Activations in the units that the rule compares: times the code norm, for each model where decoupled."""
+        if self.config.decoupled:
+            return f_NL[:, None] * self.decoder_norm_LM.T
+        return f_NL * self.code_norm_L
+
+    def encode(self, x_NMD: Float[Tensor, "N M D"]) -> Float[Tensor, "N ... L"]:
+        """The code of raw activations by the crosscoder's own inference rule.
+
+        Returns:
+            (tokens, latents), or (tokens, models, latents) for decoupled codes. The code is not scaled: only the
+            selection is.
+        """
+        z_NMD = self.normalize(x_NMD)
+        if self.config.n_normalisations == 2:
+            z_NMD = self.normalize(z_NMD)
+        f_NL = self.pre_activations(z_NMD)
+        if self.config.relu:
+            f_NL = f_NL.relu()
+        mask_NV = kept(self.config, self.scaled(f_NL), self.threshold)
+        return (f_NL[:, None] if self.config.decoupled else f_NL) * mask_NV
 
     def encode_batch_topk(self, z_NMD: Float[Tensor, "N M D"], k: int) -> Float[Tensor, "N L"]:
         """The code of normalised activations by the training rule: the k·N largest of f_j Σ_m ‖d_j^m‖.
@@ -85,14 +135,16 @@ class Crosscoder(nn.Module):
         kept_NL.view(-1)[chosen] = True
         return f_NL * kept_NL
 
-    def decode_normalized(self, f_NL: Float[Tensor, "N L"]) -> Float[Tensor, "N M D"]:
+    def decode_normalized(self, f_NV: Float[Tensor, "N ... L"]) -> Float[Tensor, "N M D"]:
         """ẑ^m = Σ_j f_j d_j^m + b_dec^m, in the normalised space."""
-        z_NX = torch.addmm(self.b_dec_MD.flatten(), f_NL, self.W_dec_LMD.flatten(1))
+        if self.config.decoupled:
+            return torch.einsum("nml,lmd->nmd", f_NV, self.W_dec_LMD) + self.b_dec_MD
+        z_NX = torch.addmm(self.b_dec_MD.flatten(), f_NV, self.W_dec_LMD.flatten(1))
         return z_NX.unflatten(1, self.b_dec_MD.shape)
 
-    def decode(self, f_NL: Float[Tensor, "N L"]) -> Float[Tensor, "N M D"]:
+    def decode(self, f_NV: Float[Tensor, "N ... L"]) -> Float[Tensor, "N M D"]:
         """x̂: reconstructions of all models, in raw units."""
-        return self.denormalize(self.decode_normalized(f_NL))
+        return self.denormalize(self.decode_normalized(f_NV))
 
     def forward(self, x_NMD: Float[Tensor, "N M D"]) -> Float[Tensor, "N M D"]:
         """Raw reconstructions of raw activations, by the inference rule."""
@@ -103,8 +155,12 @@ class Crosscoder(nn.Module):
 
         With `raw_bias`, x^m = Σ_j f_j raw_decoder[j, m] + raw_bias[m] + ε^m for ε^m = x^m − x̂^m.
         """
-        return self.W_dec_LMD / self.scale_M[:, None]
+        return self.W_dec_LMD / self._divisor_M1
 
     def raw_bias(self) -> Float[Tensor, "M D"]:
         """b^m / s_m + μ_m: the reconstruction of an empty code, in raw units."""
-        return self.b_dec_MD / self.scale_M[:, None] + self.mean_MD
+        return self.b_dec_MD / self._divisor_M1 + self.mean_MD
+
+    @property
+    def _divisor_M1(self) -> Tensor:
+        return self.scale_M[:, None] + self.config.scale_epsilon

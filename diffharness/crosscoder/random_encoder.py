@@ -43,9 +43,9 @@ def random_encoder(
     control = Crosscoder(config).requires_grad_(False)
     control.mean_MD.copy_(crosscoder.mean_MD)
     control.scale_M.copy_(crosscoder.scale_M)
-    direction_MDL = torch.randn(control.W_enc_MDL.shape, generator=generator)
-    control.W_enc_MDL.copy_(direction_MDL / direction_MDL.flatten(0, 1).norm(dim=0))
-    control.W_dec_LMD.copy_(control.W_enc_MDL.permute(2, 0, 1))
+    direction_LMD = torch.randn(control.W_enc_LMD.shape, generator=generator)
+    control.W_enc_LMD.copy_(direction_LMD / direction_LMD.flatten(1).norm(dim=1)[:, None, None])
+    control.W_dec_LMD.copy_(control.W_enc_LMD)
     for _ in range(N_ROUNDS):
         calibrate(control, heldout_NMD)
         _fit_decoders(control, x_NMD, ridge)

@@ -58,7 +58,7 @@ def train(
         d_model=x_NMD.shape[2],
         n_latents=settings.n_latents,
         k=settings.k,
-        layer=layer,
+        layers=() if layer is None else (layer,),
         skipped_ids=tuple(sorted(skipped_ids)),
         n_train_tokens=len(x_NMD),
         n_heldout_tokens=len(heldout_NMD),
@@ -92,7 +92,7 @@ def peak_learning_rate(d_model: int, n_latents: int) -> float:
 @torch.no_grad()
 def calibrate(crosscoder: Crosscoder, heldout_NMD: Activations) -> None:
     """Set the inference threshold so that the mean number of active latents on held-out tokens is k."""
-    calibration = ThresholdCalibration(crosscoder.config.k * len(heldout_NMD))
+    calibration = ThresholdCalibration((crosscoder.config.k or 1) * len(heldout_NMD))
     for x_NMD in chunks(heldout_NMD):
         f_NL = crosscoder.pre_activations(crosscoder.normalize(x_NMD)).relu_()
         calibration.update(f_NL * crosscoder.code_norm_L)
