@@ -95,8 +95,8 @@ class CrosscoderQuality(Model):
     """For example `baseline–candidate`."""
     models: tuple[Side, ...]
     n_latents: int
-    k: int
-    """Wanted mean number of active latents a token."""
+    k: int | None
+    """Wanted mean number of active latents a token; `None` where the crosscoder's file does not say it."""
     l0: float
     """Measured mean number of active latents a token at the inference threshold."""
     threshold: float
