@@ -59,7 +59,7 @@ class Shuffling(Protocol):
 
 
 def batches(
-    x_NMD: Activations, batch_tokens: int, block_tokens: int, generator: torch.Generator
+    x_NMD: Activations, batch_tokens: int, block_tokens: int, generator: torch.Generator, *, skip: int = 0
 ) -> Iterator[Float[Tensor, "batch M D"]]:
     """Endless batches of `batch_tokens` (all tokens, where there are fewer), raw, in the data's dtype.
 
@@ -67,22 +67,25 @@ def batches(
 
     Each epoch cuts the tokens, as a ring, into blocks of at most `block_tokens` from a new random place on and deals
     them out in a new order; a group of batches may span two epochs, and less than a block is left out of an epoch.
-    Randomness is drawn by the caller's thread, so the order depends on the generator alone.
+    Randomness is drawn by the caller's thread, so the order depends on the generator alone. The first `skip` batches
+    are left out, mostly without being read, as a training that goes on needs it.
     """
     batch_tokens = min(batch_tokens, len(x_NMD))
     if isinstance(x_NMD, Shuffling):
-        yield from x_NMD.batches(batch_tokens, generator)
+        yield from itertools.islice(x_NMD.batches(batch_tokens, generator), skip, None)
     first_MD = x_NMD[:1]
     fits = GROUP_BYTES // max(1, batch_tokens * first_MD.numel() * first_MD.element_size())
     n_group = max(1, min(block_tokens, len(x_NMD) // batch_tokens, fits))
     starts = _block_starts(len(x_NMD), n_group, batch_tokens, generator)
+    starts = itertools.islice(starts, skip // n_group, None)
     groups = itertools.cycle([[_empty_batch(first_MD, batch_tokens) for _ in range(n_group)] for _ in range(2)])
     with ThreadPoolExecutor(1, thread_name_prefix="activations") as reader:
         coming = reader.submit(_read_group, x_NMD, next(starts), next(groups))
         while True:
             group = coming.result()
             coming = reader.submit(_read_group, x_NMD, next(starts), next(groups))
-            yield from group
+            yield from group[skip % n_group :]
+            skip = 0
 
 
 def _empty_batch(like_NMD: Tensor, batch_tokens: int) -> Tensor:

@@ -10,20 +10,26 @@ from jaxtyping import Float
 from torch import Tensor
 
 from diffharness.crosscoder.model import Crosscoder
+from diffharness.crosscoder.partition import constrain_weights
 
 
 @torch.no_grad()
 def initialise(crosscoder: Crosscoder, z_NMD: Float[Tensor, "N M D"], generator: torch.Generator) -> None:
     """Random unit decoders, the same for all models; encoder = decoderᵀ / M; bias = geometric median of z.
 
-    Every latent starts as shared (Δnorm ½), so that what ends up specific was learned. The encoder is
-    divided by M because it sums over models that are nearly alike.
+    Every latent starts as shared (Δnorm ½), so that what ends up specific was learned; only dedicated latents start
+    with their own model. The encoder is divided by the number of models that a latent reads, which are nearly alike.
+    Where widths differ, a narrower model has the first entries of a direction, at unit length again.
     """
+    config = crosscoder.config
     n_latents, n_models, d_model = crosscoder.W_dec_LMD.shape
     direction_LD = torch.randn(n_latents, d_model, generator=generator)
-    direction_LD /= direction_LD.norm(dim=-1, keepdim=True)
-    crosscoder.W_dec_LMD.copy_(direction_LD[:, None].expand(-1, n_models, -1))
-    crosscoder.W_enc_LMD.copy_(crosscoder.W_dec_LMD / n_models)
+    for model, width in enumerate(config.widths or (d_model,) * n_models):
+        own_LD = direction_LD[:, :width]
+        crosscoder.W_dec_LMD[:, model, :width] = own_LD / own_LD.norm(dim=-1, keepdim=True)
+    constrain_weights(crosscoder)
+    n_read_L = (crosscoder.decoder_norm_LM > 0).sum(dim=-1)
+    crosscoder.W_enc_LMD.copy_(crosscoder.W_dec_LMD / n_read_L[:, None, None])
     crosscoder.b_enc_L.zero_()
     crosscoder.b_dec_MD.copy_(geometric_median(z_NMD))
 

@@ -12,7 +12,6 @@ from torch import Tensor, nn
 
 from diffharness.crosscoder.config import CrosscoderConfig
 from diffharness.crosscoder.rules import kept
-from diffharness.crosscoder.selection import largest_of_batch
 
 
 class Crosscoder(nn.Module):
@@ -123,17 +122,6 @@ class Crosscoder(nn.Module):
             f_NL = f_NL.relu()
         mask_NV = kept(self.config, self.scaled(f_NL), self.threshold)
         return (f_NL[:, None] if self.config.decoupled else f_NL) * mask_NV
-
-    def encode_batch_topk(self, z_NMD: Float[Tensor, "N M D"], k: int) -> Float[Tensor, "N L"]:
-        """The code of normalised activations by the training rule: the k·N largest of f_j Σ_m ‖d_j^m‖.
-
-        The code is not scaled: only its selection is. Fewer are kept where fewer are positive.
-        """
-        f_NL = self.pre_activations(z_NMD).relu()
-        chosen, _ = largest_of_batch(f_NL * self.code_norm_L, k * len(z_NMD))
-        kept_NL = torch.zeros_like(f_NL, dtype=torch.bool)
-        kept_NL.view(-1)[chosen] = True
-        return f_NL * kept_NL
 
     def decode_normalized(self, f_NV: Float[Tensor, "N ... L"]) -> Float[Tensor, "N M D"]:
         """ẑ^m = Σ_j f_j d_j^m + b_dec^m, in the normalised space."""

@@ -12,9 +12,12 @@ from jaxtyping import Float
 from torch import Tensor
 
 from diffharness.crosscoder.batches import Activations
+from diffharness.crosscoder.config import CrosscoderConfig
 from diffharness.errors import RunError
 
 CHUNK_TOKENS = 4096
+CODE_BYTES = 64 << 20
+"""Memory that the dense codes of a piece may take."""
 
 
 def chunks(x_NMD: Activations, chunk_tokens: int = CHUNK_TOKENS) -> Iterator[Tensor]:
@@ -23,8 +26,13 @@ def chunks(x_NMD: Activations, chunk_tokens: int = CHUNK_TOKENS) -> Iterator[Ten
         yield x_NMD[start : start + chunk_tokens]
 
 
-def normalisation(x_NMD: Activations, sides: tuple[str, ...]) -> tuple[Float[Tensor, "M D"], Float[Tensor, " M"]]:
-    """Mean (float64) of each model and dimension, and the scale that makes the mean of ‖scale (x − mean)‖² D.
+def coded_chunks(x_NMD: Activations, n_latents: int) -> Iterator[Tensor]:
+    """Contiguous pieces, so small that tokens × latents values in float32 take at most `CODE_BYTES`."""
+    return chunks(x_NMD, max(16, min(CHUNK_TOKENS, CODE_BYTES // (4 * n_latents))))
+
+
+def normalisation(x_NMD: Activations, config: CrosscoderConfig) -> tuple[Float[Tensor, "M D"], Float[Tensor, " M"]]:
+    """Mean (float64) of each model and dimension, and the scale that makes the mean of ‖scale (x − mean)‖² the width.
 
     One scale a model (Minder et al.'s newer convention), because scales change Δnorm. Tokens of other kind
     than those coded later (first tokens, with norms many times the usual) are for the caller to leave out.
@@ -32,7 +40,7 @@ def normalisation(x_NMD: Activations, sides: tuple[str, ...]) -> tuple[Float[Ten
     Raises:
         RunError: a model's activations are not finite, or constant.
     """
-    n_tokens, _, d_model = x_NMD.shape
+    n_tokens = len(x_NMD)
     sum_MD = torch.zeros(x_NMD.shape[1:], dtype=torch.float64)
     for x_CMD in chunks(x_NMD):
         sum_MD += x_CMD.to(torch.float64).sum(dim=0).cpu()
@@ -40,10 +48,11 @@ def normalisation(x_NMD: Activations, sides: tuple[str, ...]) -> tuple[Float[Ten
     square_M = torch.zeros(len(mean_MD), dtype=torch.float64)
     for x_CMD in chunks(x_NMD):
         square_M += (x_CMD.to(torch.float64).cpu() - mean_MD).square().sum(dim=(0, 2))
-    for side, square in zip(sides, square_M.tolist()):
+    for side, square in zip(config.columns, square_M.tolist()):
         if not 0 < square < float("inf"):
             raise RunError(
                 f"activations of {side}: squared deviation from their mean is {square}; a crosscoder needs "
                 "finite activations that vary, check the model's weights and dtype"
             )
-    return mean_MD, (n_tokens * d_model / square_M).sqrt()
+    width_M = torch.tensor(config.widths or (config.d_model,) * len(square_M))
+    return mean_MD, (n_tokens * width_M / square_M).sqrt()

@@ -11,9 +11,9 @@ import scipy.sparse
 import torch
 
 from diffharness.crosscoder.batches import Activations
+from diffharness.crosscoder.calibration import calibrate
 from diffharness.crosscoder.model import Crosscoder
 from diffharness.crosscoder.normalisation import chunks
-from diffharness.crosscoder.training import calibrate
 
 FIT_TOKENS = 200_000
 """Decoders are fitted on at most so many tokens, spread over the data."""

@@ -7,12 +7,14 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor
 
+from diffharness.crosscoder.calibration import calibrate
 from diffharness.crosscoder.config import TrainingSettings
 from diffharness.crosscoder.geometry import delta_norm
-from diffharness.crosscoder.gradients import accumulate_gradients
 from diffharness.crosscoder.model import Crosscoder
 from diffharness.crosscoder.quality import measure
-from diffharness.crosscoder.training import calibrate, number_of_steps, train
+from diffharness.crosscoder.schedule import number_of_steps
+from diffharness.crosscoder.topk import TopKObjective
+from diffharness.crosscoder.training import train
 from diffharness.errors import RunError, UsageError
 from tests.crosscoder.planted import plant
 
@@ -36,7 +38,7 @@ def matches(crosscoder: Crosscoder, directions_LMD: Tensor) -> tuple[Tensor, Ten
 def test_planted_dictionary_and_what_each_model_lacks_are_recovered(n_only: tuple[int, ...]) -> None:
     planted, heldout = plant(20_000, n_only=n_only), plant(6_000, n_only=n_only, seed=1)
     sides = SIDES[-len(n_only) :]
-    crosscoder = train(planted.x_NMD, settings(), sides=sides, heldout_NMD=heldout.x_NMD, layer=2)
+    crosscoder = train(planted.x_NMD, settings(), sides=sides, heldout_NMD=heldout.x_NMD, layers=(2,))
     cosine_L, latent_L = matches(crosscoder, planted.directions_LMD)
     assert cosine_L.mean() >= 0.97
     delta_L = delta_norm(crosscoder)[latent_L]
@@ -98,15 +100,9 @@ def test_dead_latents_revive_by_the_auxiliary_loss_only() -> None:
         z_NMD = crosscoder.normalize(planted.x_NMD)
         optimiser = torch.optim.Adam(crosscoder.parameters(), lr=1e-2, eps=1e-12)
         fired_L = torch.zeros_like(dead_L)
+        objective = TopKObjective(crosscoder, settings(aux_coefficient=aux_coefficient))
         for _ in range(200):
-            step = accumulate_gradients(
-                crosscoder,
-                z_NMD,
-                2,
-                dead_L=dead_L & ~fired_L,
-                aux_coefficient=aux_coefficient,
-                guess=0.0,
-            )
+            step = objective.gradients(z_NMD, share=0.5, dead_L=dead_L & ~fired_L)
             fired_L |= step.fired_L
             optimiser.step()
         return float(fired_L[dead_L].double().mean())
