@@ -1,23 +1,48 @@
 """How well a crosscoder reads its models, on tokens that it was not trained on.
 
-Legend: N tokens, M models, D width, L latents.
+Legend: N tokens, M models (models × layers where several layers are read), D width, L latents, B latents of a block; V
+is L, or M and L where every model has a code of its own.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from diffharness.crosscoder.batches import Activations
-from diffharness.crosscoder.geometry import decoder_cosine, delta_norm
 from diffharness.crosscoder.model import Crosscoder
-from diffharness.crosscoder.normalisation import chunks
+from diffharness.crosscoder.normalisation import CHUNK_TOKENS, chunks
 from diffharness.errors import RunError
 
 DELTA_NORM_BINS = 20
+COSINE_BINS = 40
+CHUNK_VALUES = 1 << 24
+"""Activations (tokens × latents) that are in memory at a time, several times over: 64 MiB each in float32."""
+BLOCK_VALUES = 1 << 22
+"""Decoder entries of a model that are compared at a time in float64: 32 MiB."""
+STALE_EXPLAINED_VARIANCE = 0.6
+"""Below this share of some model's variance a loaded crosscoder is *stale*: what it explains is not what is there."""
+STALE_DROP = 0.1
+"""So far below what its own `quality.json` states, it is *stale* too: it was made for other activations."""
+
+
+@dataclass(frozen=True)
+class DecoderPair:
+    """The decoders of two models compared latent by latent, in the normalised space."""
+
+    first: str
+    second: str
+    delta_norm_counts: tuple[int, ...]
+    """Latents by Δnorm (0: only `first` has it, 1: only `second`), without those that have no decoder in either."""
+    cosine_counts: tuple[int, ...]
+    """Latents that fired, by the cosine of their two decoders; those without a decoder in one are not counted."""
+    cosine_median: float | None
+    """Over the same latents; none where there are none."""
 
 
 @dataclass(frozen=True)
@@ -25,68 +50,143 @@ class QualityMeasures:
     """What `measure` found."""
 
     explained_variance: dict[str, float]
-    """By side: 1 − Σ‖x − x̂‖² / Σ‖x − mean‖², a ratio of sums over tokens."""
+    """By model (`side@layer` where several layers are read): 1 − Σ‖x − x̂‖² / Σ‖x − mean‖², a ratio of sums over
+    tokens, in raw units."""
     l0: float
-    """Mean number of active latents a token, at the inference threshold."""
+    """Mean number of active latents a token by the inference rule; mean over models, where each has its own code."""
     dead_share: float
-    """Share of latents that never fired."""
-    decoder_cosine_median: float | None
-    """Between the first two models' decoders, over latents that fired; none with a single model."""
+    """Share of latents that never fired, in any model's code."""
+    pairs: tuple[DecoderPair, ...]
+    """Every two models at the same layer, in the crosscoder's order; none with a single model."""
     delta_norm_edges: tuple[float, ...]
-    delta_norm_counts: tuple[int, ...]
-    """Latents by Δnorm of the first two models; those without a decoder in either are not counted."""
-    threshold: float
+    cosine_edges: tuple[float, ...]
+    threshold: float | None
+    """What scaled activations have to exceed; none where the rule has no threshold, or one a latent or model."""
     n_tokens: int
+    fired_L: Bool[Tensor, " L"] = field(repr=False, compare=False)
+    """Which latents fired, on the CPU."""
 
 
 @torch.no_grad()
 def measure(crosscoder: Crosscoder, heldout_NMD: Activations) -> QualityMeasures:
-    """Measure on raw held-out activations, chunk by chunk, summing in float64.
+    """Measure on raw held-out activations, in chunks that bound the memory, summing in float64.
+
+    Models narrower than the widest are padded with zeros: the padding is reconstructed as zero and adds nothing. A
+    `batch_topk` rule chooses within each chunk.
 
     Raises:
-        RunError: no tokens, or a model's activations are constant on them.
+        RunError: no tokens, or a model's activations are constant on them or not finite.
     """
     if len(heldout_NMD) == 0:
         raise RunError("crosscoder quality needs held-out tokens, there are none; give a larger corpus")
-    error_M = torch.zeros(len(crosscoder.sides), dtype=torch.float64)
+    columns = crosscoder.config.columns
+    error_M = torch.zeros(len(columns), dtype=torch.float64)
     square_M = torch.zeros_like(error_M)
     sum_MD = torch.zeros(crosscoder.mean_MD.shape, dtype=torch.float64)
     fired_L = torch.zeros(crosscoder.n_latents, dtype=torch.long)
-    for x_NMD in chunks(heldout_NMD):
-        f_NL = crosscoder.encode(x_NMD)
-        fired_L += (f_NL > 0).sum(dim=0).cpu()
-        # Ratios are those of raw units: the two spaces differ by one scale a model.
-        z_NMD = crosscoder.normalize(x_NMD).to(torch.float64)
-        error_M += (z_NMD - crosscoder.decode_normalized(f_NL)).square().sum(dim=(0, 2)).cpu()
-        square_M += z_NMD.square().sum(dim=(0, 2)).cpu()
-        sum_MD += z_NMD.sum(dim=0).cpu()
+    origin_MD = heldout_NMD[:1][0]  # any token: sums of squares around it do not cancel, and constants give 0
+    for x_NMD in chunks(heldout_NMD, chunk_tokens(crosscoder)):
+        f_NV = crosscoder.encode(x_NMD)
+        fired_L += (f_NV != 0).flatten(0, -2).sum(dim=0).cpu()
+        decoded_NMD = crosscoder.denormalize(crosscoder.decode_normalized(f_NV).double())
+        x_NMD = x_NMD.to(decoded_NMD)
+        error_M += (x_NMD - decoded_NMD).square().sum(dim=(0, 2)).cpu()
+        x_NMD = x_NMD - origin_MD.to(x_NMD)
+        square_M += x_NMD.square().sum(dim=(0, 2)).cpu()
+        sum_MD += x_NMD.sum(dim=0).cpu()
     n_tokens = len(heldout_NMD)
     variance_M = square_M - sum_MD.square().sum(dim=1) / n_tokens
-    for side, variance in zip(crosscoder.sides, variance_M.tolist()):
-        if not variance > 0:
-            raise RunError(f"held-out activations of {side} do not vary; give a larger corpus")
-    explained_M = 1 - error_M / variance_M
-    edges, counts, cosine = _decoders(crosscoder, fired_L > 0)
+    for column, variance, error in zip(columns, variance_M.tolist(), error_M.tolist(), strict=True):
+        if not (0 < variance < float("inf") and error < float("inf")):
+            raise RunError(
+                f"held-out activations of {column} have variance {variance:g} and error {error:g}; finite activations "
+                "that vary are needed: give a larger corpus, check the model's dtype"
+            )
+    n_codes = n_tokens * (len(columns) if crosscoder.config.decoupled else 1)
     return QualityMeasures(
-        explained_variance=dict(zip(crosscoder.sides, explained_M.tolist())),
-        l0=int(fired_L.sum()) / n_tokens,
+        explained_variance=dict(zip(columns, (1 - error_M / variance_M).tolist(), strict=True)),
+        l0=int(fired_L.sum()) / n_codes,
         dead_share=float((fired_L == 0).double().mean()),
-        decoder_cosine_median=cosine,
-        delta_norm_edges=edges,
-        delta_norm_counts=counts,
-        threshold=float(crosscoder.threshold),
+        pairs=decoder_pairs(crosscoder, fired_L > 0),
+        delta_norm_edges=tuple((np.arange(DELTA_NORM_BINS + 1) / DELTA_NORM_BINS).tolist()),
+        cosine_edges=tuple(_cosine_edges().tolist()),
+        threshold=_threshold(crosscoder),
         n_tokens=n_tokens,
+        fired_L=fired_L > 0,
     )
 
 
-def _decoders(crosscoder: Crosscoder, alive_L: Tensor) -> tuple[tuple[float, ...], tuple[int, ...], float | None]:
-    """Histogram of Δnorm and median cosine of the first two models."""
-    edges = np.arange(DELTA_NORM_BINS + 1) / DELTA_NORM_BINS
-    if len(crosscoder.sides) < 2:
-        return tuple(edges.tolist()), (0,) * DELTA_NORM_BINS, None
-    delta_L = delta_norm(crosscoder).cpu().numpy()
-    counts, _ = np.histogram(delta_L[np.isfinite(delta_L)], bins=edges)
-    cosine_L = decoder_cosine(crosscoder)[alive_L.to(crosscoder.W_dec_LMD.device)]
-    cosine_L = cosine_L[cosine_L.isfinite()]
-    cosine = float(cosine_L.median()) if len(cosine_L) else None
-    return tuple(edges.tolist()), tuple(counts.tolist()), cosine
+@torch.no_grad()
+def reconstruct(crosscoder: Crosscoder, x_NMD: Float[Tensor, "N M D"]) -> Float[Tensor, "N M D"]:
+    """Raw reconstructions of raw activations, in chunks that bound the memory whatever the number of latents."""
+    return torch.cat([crosscoder(piece_NMD) for piece_NMD in x_NMD.split(chunk_tokens(crosscoder))])
+
+
+def chunk_tokens(crosscoder: Crosscoder) -> int:
+    """Tokens whose codes are computed at a time: so many that tokens × latents stays within `CHUNK_VALUES`."""
+    n_codes = len(crosscoder.config.columns) if crosscoder.config.decoupled else 1
+    return max(1, min(CHUNK_TOKENS, CHUNK_VALUES // (crosscoder.n_latents * n_codes)))
+
+
+@torch.no_grad()
+def decoder_pairs(crosscoder: Crosscoder, alive_L: Bool[Tensor, " L"]) -> tuple[DecoderPair, ...]:
+    """Δnorm and cosines of every two models at the same layer, block by block in float64 (formulas: `geometry`)."""
+    columns, n_layers = crosscoder.config.columns, max(1, len(crosscoder.config.layers))
+    places = range(len(columns))
+    pairs = [(a, b) for a in places for b in places if a < b and a % n_layers == b % n_layers]
+    return tuple(_pair(crosscoder, alive_L, a, b) for a, b in pairs)
+
+
+def _pair(crosscoder: Crosscoder, alive_L: Tensor, a: int, b: int) -> DecoderPair:
+    delta_parts, cosine_parts = [], []
+    for d_BMD in crosscoder.W_dec_LMD.split(max(1, BLOCK_VALUES // crosscoder.config.d_model)):
+        first_BD, second_BD = d_BMD[:, a].double(), d_BMD[:, b].double()
+        norm_a, norm_b = first_BD.norm(dim=-1), second_BD.norm(dim=-1)
+        delta_parts.append((((norm_b - norm_a) / torch.maximum(norm_a, norm_b) + 1) / 2).cpu())
+        cosine_parts.append(((first_BD * second_BD).sum(dim=-1) / (norm_a * norm_b)).clamp(-1, 1).cpu())
+    delta_L, cosine_L = torch.cat(delta_parts), torch.cat(cosine_parts)[alive_L.cpu()]
+    delta_L, cosine_L = delta_L[delta_L.isfinite()], cosine_L[cosine_L.isfinite()]
+    delta_counts, _ = np.histogram(delta_L.numpy(), bins=np.arange(DELTA_NORM_BINS + 1) / DELTA_NORM_BINS)
+    cosine_counts, _ = np.histogram(cosine_L.numpy(), bins=_cosine_edges())
+    columns = crosscoder.config.columns
+    return DecoderPair(
+        first=columns[a],
+        second=columns[b],
+        delta_norm_counts=tuple(delta_counts.tolist()),
+        cosine_counts=tuple(cosine_counts.tolist()),
+        cosine_median=float(cosine_L.median()) if len(cosine_L) else None,
+    )
+
+
+def _cosine_edges() -> np.ndarray:
+    return np.arange(COSINE_BINS + 1) / (COSINE_BINS / 2) - 1
+
+
+def _threshold(crosscoder: Crosscoder) -> float | None:
+    if crosscoder.config.activation != "threshold" or crosscoder.threshold.numel() != 1:
+        return None
+    return float(crosscoder.threshold)
+
+
+def staleness(measures: QualityMeasures, stated: Mapping[str, float] | None = None) -> str | None:
+    """Why a loaded crosscoder must be called *stale* on the run's activations, in words; none where it need not.
+
+    Args:
+        measures: of the loaded crosscoder, on held-out activations of the run.
+        stated: explained variance by model that its own `quality.json` states; models under other names are not
+            compared, and none where there is no such file.
+    """
+    reasons = []
+    for name, value in measures.explained_variance.items():
+        told = None if stated is None else stated.get(name)
+        if not value >= STALE_EXPLAINED_VARIANCE:
+            reasons.append(
+                f"it explains {value:.1%} of the variance of the {name}'s activations, "
+                f"less than {STALE_EXPLAINED_VARIANCE:.0%}"
+            )
+        elif told is not None and not value >= told - STALE_DROP:
+            reasons.append(
+                f"it explains {value:.1%} of the variance of the {name}'s activations, more than "
+                f"{100 * STALE_DROP:.0f} points below the {told:.1%} that its own quality.json states"
+            )
+    return "; ".join(reasons) or None

@@ -1,0 +1,112 @@
+"""A task of the report: its scores, and the account of its gap."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from diffharness.report.schema.base import Interval, Model, TaskVerdict
+
+
+class Ablation(Model):
+    """The exact check: the candidate with a category's latents put back to the baseline's version."""
+
+    score: float
+    """lm-eval's own metric of the candidate without the category's change."""
+    change: float
+    """candidate − `score`: what the category's change is worth in the real metric, the rest in place."""
+    interval: Interval
+    n: int
+
+
+class Component(Model):
+    """One part of a task's gap."""
+
+    kind: Literal["latents", "bias", "error", "upper", "prior", "prompt"]
+    origin: Literal["written", "read"] | None
+    category: str | None
+    """For `latents` only."""
+    contribution: float
+    """In the surrogate's unit."""
+    contribution_raw: float
+    """In the unit that the path integrates (log-odds or log-likelihood)."""
+    interval: Interval
+    share: float | None
+    """contribution / gap; `None` where the gap is too small to share out."""
+    p_value: float | None
+    q_value: float | None
+    """Benjamini–Hochberg over all components of all tasks."""
+    n_latents: int | None = None
+    ablation: Ablation | None = None
+    ablation_reason: str | None = None
+    """Why there is no ablation."""
+
+
+class Surrogate(Model):
+    """The smooth stand-in of the metric whose gap is split."""
+
+    name: str
+    unit: str
+    baseline: float
+    candidate: float
+    gap: float
+    rank_correlation: float | None
+    """Spearman, over documents, of the surrogate's and the metric's difference."""
+    tracks: bool
+    tracks_reason: str
+    """Why it does, or why nothing may be worded as a cause."""
+
+
+class Document(Model):
+    """A document whose score changed most."""
+
+    doc_id: int
+    prompt: str
+    gold: str
+    baseline_answer: str
+    candidate_answer: str
+    baseline_score: float
+    candidate_score: float
+    contributions: dict[str, float]
+    """By component label (`component_label`), in the surrogate's unit."""
+
+
+class Task(Model):
+    """One row of the leaderboard, and why."""
+
+    task: str
+    metric: str
+    filter: str
+    is_primary: bool = True
+    """Whether this is the metric that the task's account is of; other metrics of the task are rows without one."""
+    output_type: str
+    higher_is_better: bool
+    categories: tuple[str, ...]
+    """From the YAML's `metadata.category`; shown, never used to name latents."""
+    n: int
+    baseline: float
+    candidate: float
+    ancestor: float | None = None
+    gap: float
+    interval: Interval
+    p_value: float | None
+    q_value: float | None
+    verdict: TaskVerdict
+    surrogate: Surrogate | None
+    not_tracked: float | None
+    """gap − surrogate gap; `None` where the surrogate is in another unit."""
+    interaction: float | None
+    """Half the difference of the two orders; `None` where one order was computed."""
+    components: tuple[Component, ...]
+    account_reason: str | None = None
+    """Why there is no account, where `components` is empty."""
+    completeness: float | None = None
+    """Largest quadrature residual of a document, in the surrogate's unit."""
+    n_accounted: int = 0
+    """Documents in the account."""
+    documents: tuple[Document, ...] = ()
+
+
+def component_label(kind: str, category: str | None, origin: str | None = None) -> str:
+    """The name of a component in tables and figures, for example `safety` or `error`."""
+    name = category if kind == "latents" and category is not None else kind
+    return f"{name} (read)" if origin == "read" else name
