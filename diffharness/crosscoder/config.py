@@ -125,7 +125,7 @@ class CrosscoderConfig(BaseModel):
     """As in `TrainingSettings`."""
     expects: Literal["raw", "mean norm √width"] = "raw"
     """What `encode` takes: raw activations, or (foreign files that do not hold the factors) activations that the
-    caller scaled so that their mean norm is the root of the width; `Crosscoder.fit_scale` puts the factors in."""
+    caller scaled so that their mean norm is the root of the width; `loading.fit_scale` puts the factors in."""
     n_normalisations: Literal[1, 2] = 1
     """How often the encoder's input was normalised in training: twice in some foreign files, by their mistake."""
     scale_epsilon: float = Field(default=0.0, ge=0)

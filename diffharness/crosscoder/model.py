@@ -6,12 +6,21 @@ every model has a code of its own. x are raw activations, z normalised ones.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from diffharness.crosscoder.config import CrosscoderConfig
 from diffharness.crosscoder.rules import kept
+from diffharness.errors import UsageError
+
+
+def pad(x: Sequence[Float[Tensor, "N _"]]) -> Float[Tensor, "N M D"]:
+    """Activations of models of different widths, one tensor a model, as one: zeros up to the widest."""
+    width = max(x_ND.shape[-1] for x_ND in x)
+    return torch.stack([nn.functional.pad(x_ND, (0, width - x_ND.shape[-1])) for x_ND in x], dim=-2)
 
 
 class Crosscoder(nn.Module):
@@ -101,25 +110,33 @@ class Crosscoder(nn.Module):
         """Σ_m z^m W_enc^m + b_enc, before ReLU and selection, from normalised activations."""
         return torch.addmm(self.b_enc_L, z_NMD.flatten(1), self.W_enc_LMD.flatten(1).T)
 
-    def scaled(self, f_NL: Float[Tensor, "N L"]) -> Float[Tensor, "N ... L"]:
-        """Activations in the units that the rule compares: times the code norm, for each model where decoupled."""
+    def scaled(self, f_NV: Float[Tensor, "N ... L"]) -> Float[Tensor, "N ... L"]:
+        """Activations or a code in the units that the rule compares: times the code norm, a model's where decoupled."""
         if self.config.decoupled:
-            return f_NL[:, None] * self.decoder_norm_LM.T
-        return f_NL * self.code_norm_L
+            return (f_NV[:, None] if f_NV.ndim == 2 else f_NV) * self.decoder_norm_LM.T
+        return f_NV * self.code_norm_L
 
-    def encode(self, x_NMD: Float[Tensor, "N M D"]) -> Float[Tensor, "N ... L"]:
+    def encode(self, x: Float[Tensor, "N M D"] | Sequence[Float[Tensor, "N _"]]) -> Float[Tensor, "N ... L"]:
         """The code of raw activations by the crosscoder's own inference rule.
+
+        Args:
+            x: of all models, padded with zeros where their widths differ, or one tensor a model.
 
         Returns:
             (tokens, latents), or (tokens, models, latents) for decoupled codes. The code is not scaled: only the
             selection is.
+
+        Raises:
+            UsageError: tensors, one a model, of other widths than the models'.
         """
-        z_NMD = self.normalize(x_NMD)
+        z_NMD = self.normalize(x if isinstance(x, Tensor) else self._padded(x))
         if self.config.n_normalisations == 2:
             z_NMD = self.normalize(z_NMD)
         f_NL = self.pre_activations(z_NMD)
         if self.config.relu:
             f_NL = f_NL.relu()
+        if self.config.activation == "relu" and not self.config.decoupled:
+            return f_NL
         mask_NV = kept(self.config, self.scaled(f_NL), self.threshold)
         return (f_NL[:, None] if self.config.decoupled else f_NL) * mask_NV
 
@@ -148,6 +165,13 @@ class Crosscoder(nn.Module):
     def raw_bias(self) -> Float[Tensor, "M D"]:
         """b^m / s_m + μ_m: the reconstruction of an empty code, in raw units."""
         return self.b_dec_MD / self._divisor_M1 + self.mean_MD
+
+    def _padded(self, x: Sequence[Tensor]) -> Tensor:
+        widths = self.config.widths or (self.config.d_model,) * len(self.config.columns)
+        given = tuple(x_ND.shape[-1] for x_ND in x)
+        if given != widths:
+            raise UsageError(f"activations have widths {list(given)}, but the crosscoder reads {list(widths)}")
+        return pad(x)
 
     @property
     def _divisor_M1(self) -> Tensor:

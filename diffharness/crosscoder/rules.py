@@ -29,10 +29,8 @@ def kept(
     if config.activation == "topk":
         return _largest_of_rows(scaled_NV, k)
     if config.activation == "batch_topk":
-        # A code of its own a model: k·N for every model.
-        by_model_VX = scaled_NV.movedim(0, -2).flatten(-2)
-        mask_VX = _largest_of_rows(by_model_VX, k * len(scaled_NV))
-        return mask_VX.unflatten(-1, (len(scaled_NV), scaled_NV.shape[-1])).movedim(-2, 0)
+        # Where every model has a code of its own, all of them compete, as in the one format that has this rule.
+        return _largest_of_rows(scaled_NV.flatten(), k * scaled_NV[..., 0].numel()).view(scaled_NV.shape)
     if scaled_NV.shape[-1] % k:
         raise RunError(f"the rule groupmax needs groups of equal size: {scaled_NV.shape[-1]} latents, {k} groups")
     grouped_NVG = scaled_NV.unflatten(-1, (k, -1))
