@@ -17,14 +17,17 @@ from torch import Tensor
 
 from diffharness.crosscoder.sparse import Entries, products
 
-GUESS_SHARE = 0.85
-"""The search for a batch's largest values starts at this share of the last batch's smallest kept one."""
+GUESS_SHARE = 0.93
+"""The search for a batch's largest values starts at this share of the last batch's smallest kept one, which seldom
+falls by more than 5 % from batch to batch; lower shares give more candidates to compute."""
+SAMPLE_SHARE = 0.8
+"""And at this share of what a sample of the batch suggests, where there is no last batch, or it misled."""
 SAMPLE_TOKENS = 128
-"""Tokens whose values are ranked in full where there is no last batch, or it misled."""
 CHUNK_BYTES = {"cpu": 8 << 20, "cuda": 512 << 20}
 """Size of the piece of tokens × latents that is looked at together; on a CPU it should stay in the cache."""
-LOW_PRECISION_MARGIN = 1.05
-"""What the smallest kept value has to exceed the search's lower end by, so that rounding hides no candidate."""
+LOW_PRECISION_MARGIN = 1.02
+"""What the smallest kept value has to exceed the search's lower end by, so that rounding hides no candidate: bfloat16
+products of 1,024 numbers are within 0.7 % of the exact ones where these are large."""
 SPARE = 8
 """Candidates a token beyond k, where every token keeps its own k and they are found in low precision."""
 
@@ -129,13 +132,13 @@ def _lower_ends(z_NX: Tensor, encoder: Encoder, n_kept: int, guess: float) -> It
     """Where the search starts: at the guess, then lower and lower, at 0 in the end."""
     if guess > 0:
         yield guess
-    sampled = _guess_from_sample(z_NX, encoder, n_kept)
-    yield from (sampled, sampled / 4, 0.0)
+    sampled = SAMPLE_SHARE * _smallest_of_sample(z_NX, encoder, n_kept)
+    yield from (sampled, sampled / 2, 0.0)
 
 
-def _guess_from_sample(z_NX: Tensor, encoder: Encoder, n_kept: int) -> float:
-    """A share of the smallest value that a sample of the batch's tokens would keep."""
+def _smallest_of_sample(z_NX: Tensor, encoder: Encoder, n_kept: int) -> float:
+    """The smallest value that a sample of the batch's tokens would keep."""
     z_SX = z_NX[:: max(1, len(z_NX) // SAMPLE_TOKENS)]
     scaled_SL = torch.addmm(encoder.b_L, z_SX, encoder.W_LX.T).mul_(encoder.norm_L)
     n_sampled = min(scaled_SL.numel(), max(1, n_kept * len(z_SX) // len(z_NX)))
-    return GUESS_SHARE * max(0.0, float(scaled_SL.flatten().topk(n_sampled, sorted=False).values.min()))
+    return max(0.0, float(scaled_SL.flatten().topk(n_sampled, sorted=False).values.min()))

@@ -158,8 +158,6 @@ class _Training:
         while self._step < self._n_steps and not self._is_stale():
             seen, norm = self._update(next(stream))
             self._step += 1
-            if progress is not None:
-                progress(self._step, self._n_steps)
             evaluated = self._evaluate() if self._evaluates(log) else {}
             if log is not None and (evaluated or self._step % LOG_EVERY == 0 or self._step == self._n_steps):
                 seconds = time.monotonic() - logged[0]
@@ -168,6 +166,8 @@ class _Training:
                 logged = (time.monotonic(), self._step)
             if self._state.is_due:
                 self._save()
+            if progress is not None:
+                progress(self._step, self._n_steps)
         self._objective.finish()
         for weight in self._weights:
             weight.grad = None

@@ -16,6 +16,7 @@ from diffharness.crosscoder.schedule import number_of_steps
 from diffharness.crosscoder.topk import TopKObjective
 from diffharness.crosscoder.training import train
 from diffharness.errors import RunError, UsageError
+from tests.crosscoder.dense import dense_code
 from tests.crosscoder.planted import plant
 
 SIDES = ("ancestor", "baseline", "candidate")
@@ -138,6 +139,47 @@ def test_annealed_k_reaches_its_target() -> None:
     quality = measure(crosscoder, planted.x_NMD)
     assert quality.l0 == pytest.approx(2, rel=0.01)
     assert min(quality.explained_variance.values()) > 0.9
+
+
+def test_training_stops_when_heldout_variance_has_stopped_rising() -> None:
+    planted, heldout, steps = plant(2_000), plant(1_000, seed=1), []
+    train(
+        planted.x_NMD,
+        settings(n_steps=5_000, evaluate_every=10, stop_patience=3, decay_share=0.0),
+        sides=SIDES[1:],
+        heldout_NMD=heldout.x_NMD,
+        progress=lambda done, _: steps.append(done),
+    )
+    assert 40 <= steps[-1] < 5_000
+    assert steps[-1] % 10 == 0
+
+
+def test_the_log_says_what_training_shows_and_changes_nothing() -> None:
+    planted, records = plant(2_000), []
+    quick = settings(n_steps=45, evaluate_every=15, initial_k=10)
+    logged = train(planted.x_NMD, quick, sides=SIDES[1:], heldout_NMD=planted.x_NMD, log=records.append)
+    silent = train(planted.x_NMD, quick, sides=SIDES[1:], heldout_NMD=planted.x_NMD)
+    assert all(torch.equal(logged.state()[name], tensor) for name, tensor in silent.state().items())
+    assert [record["step"] for record in records] == [15, 20, 30, 40, 45]
+    evaluated = [record["heldout_explained_variance"] for record in records if record["step"] % 15 == 0]
+    assert evaluated == sorted(evaluated)
+    last = records[-1]
+    assert last["k"] == 2
+    assert last["l0"] == pytest.approx(2)
+    assert last["tokens"] == 45 * 512
+    assert 0 < last["unexplained"] < 1
+    assert {"n_steps", "dead_share", "learning_rate", "gradient_norm", "tokens_per_second"} <= last.keys()
+    assert "heldout_explained_variance" not in records[1]
+
+
+def test_explained_variance_in_the_log_is_that_of_the_dense_formula() -> None:
+    planted, records = plant(2_000), []
+    quick = settings(n_steps=15, evaluate_every=15)
+    crosscoder = train(planted.x_NMD, quick, sides=SIDES[1:], heldout_NMD=planted.x_NMD, log=records.append)
+    z_NMD = crosscoder.normalize(planted.x_NMD)
+    error_NMD = z_NMD - crosscoder.decode_normalized(dense_code(crosscoder, z_NMD, 2))
+    explained = 1 - float(error_NMD.square().sum() / z_NMD.square().sum())
+    assert records[-1]["heldout_explained_variance"] == pytest.approx(explained, rel=1e-5)
 
 
 def test_misfits_are_refused_in_words() -> None:
