@@ -60,6 +60,27 @@ GLOSSARY: dict[str, str] = {
     "density": "Share of held-out tokens on which a latent fires.",
     "explained variance": "Share of the activations' variance that the crosscoder reconstructs, held out.",
     "L0": "Mean number of latents that are active on a token.",
+    "decoder cosine": (
+        "How alike the directions are that a latent writes in two models: 1 the same, 0 unrelated. Over latents that "
+        "fired."
+    ),
+    "cross-entropy": "How badly a model predicts the next token, in nats a token; lower is better.",
+    "ΔCE": (
+        "How much worse a model predicts the next token when its activations are replaced by what the crosscoder "
+        "reconstructs of them. Near 0 nothing that matters to the model is lost."
+    ),
+    "loss recovered": (
+        "What the reconstruction saves of the cross-entropy that a model loses when its activations are replaced by "
+        "zeros: 100 % is no loss, 0 % is as bad as zeros. Against the mean activation it is stricter."
+    ),
+    "stable": (
+        "A latent is stable if a second training, from another seed, has one whose decoder points the same way. What "
+        "no other seed finds may be an accident of training."
+    ),
+    "stale": (
+        "A loaded crosscoder that explains this run's activations badly: it was made for others. What is said "
+        "about latents may not hold."
+    ),
     "completeness": (
         "How far the components are from adding up to each document's gap, relative to its parts: the error "
         "of the path integral. Nothing is filled in to close it."

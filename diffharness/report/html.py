@@ -19,7 +19,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from diffharness.report import numbers, text, view, words
+from diffharness.report import numbers, quality, text, view, words
 from diffharness.report.charts import MOST_WATERFALLS, Figure, figures
 from diffharness.report.glossary import GLOSSARY, anchor
 from diffharness.report.schema import Component, Example, Latent, Report, Task
@@ -71,6 +71,8 @@ def render_html(report: Report, drawn: Iterable[Figure] | None = None) -> str:
             "replay": _capital(words.replay_sentence(report)),
             "rescored": _capital(words.rescored_sentence(report)),
         },
+        stale=quality.stale_sentences(report),
+        model_rows=quality.model_rows(report.quality),
         tasks=view.by_severity(report.tasks),
         explained_order=sorted(view.by_severity(view.primary(report)), key=lambda task: not view.is_real(task)),
         whiskers=_whiskers(report.tasks),
@@ -123,6 +125,8 @@ def _environment() -> Environment:
     )
     environment.globals.update(
         check_word=words.check_word,
+        decoder_pairs=quality.decoder_pairs,
+        rule_words=quality.rule_words,
         glossary_text=GLOSSARY.__getitem__,
         is_real=view.is_real,
         is_explained=view.is_explained,

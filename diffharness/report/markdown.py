@@ -6,45 +6,18 @@ nor links nor HTML are read.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable
 
+from diffharness.report.markdown_trust import add_provenance, add_trust
+from diffharness.report.markup import LIMIT_BYTES, Page, code, escape
 from diffharness.report.numbers import count, interval, p_value, percent, plain, signed
+from diffharness.report.quality import stale_sentences
 from diffharness.report.schema import Component, Document, Latent, Report, Task
-from diffharness.report.text import brief, clean, one_line, shorten
+from diffharness.report.text import brief
 from diffharness.report.view import by_severity, is_real, label, ordered, primary, strongest
-from diffharness.report.words import (
-    VERDICT_SIGNS,
-    account_sentence,
-    check_word,
-    corpus_sentence,
-    headline,
-    replay_sentence,
-    rescored_sentence,
-)
+from diffharness.report.words import VERDICT_SIGNS, account_sentence, check_word, headline
 
-LIMIT_BYTES = 60_000
 _MOST_LATENTS = 20
-_SPECIAL = re.compile(r"[\\`*\[\]|~$]|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])|^[-+#]|^\d+(?=[.)])")
-_REFERENCE = re.compile(r"(@|#|:(?=//)|[wW]{3}(?=\.))(?=\S)")
-_BREAK = "\u200b"
-"""Zero width: breaks mentions and links that are made after the Markdown is read."""
-
-
-def escape(text: str) -> str:
-    """A string from outside as one line of Markdown that shows exactly its characters."""
-    line = one_line(text).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-    line = _REFERENCE.sub(lambda m: m.group() + _BREAK, line)
-    return _SPECIAL.sub(lambda m: m.group() + _BREAK if m.group().isdigit() else "\\" + m.group(), line)
-
-
-def code(text: str, limit: int = 160) -> str:
-    """A text of a document or a model as a code span; not for tables, where it would end at a bar."""
-    line = one_line(shorten(text, limit))
-    longest = max((len(run) for run in re.findall(r"`+", line)), default=0)
-    fence = "`" * (longest + 1)
-    pad = " " if line[:1] in ("`", " ", "") or line[-1:] in ("`", " ") else ""
-    return f"{fence}{pad}{line or ' '}{pad}{fence}"
 
 
 def render_markdown(report: Report, figures: Iterable[tuple[str, str, str | None]] = ()) -> str:
@@ -53,50 +26,19 @@ def render_markdown(report: Report, figures: Iterable[tuple[str, str, str | None
     `figures` are (path, text alternative, task or `None`) of the files that lie beside it.
     """
     pictures = list(figures)
-    page = _Page()
+    page = Page()
     page.add(f"### {escape(headline(report))}")
     page.add(_models(report))
     page.add("#### Did the scores change?")
     page.table(_SCORE_HEAD, [_score_row(task) for task in by_severity(report.tasks)], "tasks", share=0.45)
-    tail = _Page(LIMIT_BYTES // 3)
+    tail = Page(LIMIT_BYTES // 3)
     _inside(tail, report)
     _latents(tail, report)
-    _trust(tail, report)
-    _provenance(tail, report)
+    add_trust(tail, report)
+    add_provenance(tail, report)
     page.add("#### Why did they change?")
     _why(page, report, pictures, reserved=tail.size)
     return page.text + tail.text
-
-
-class _Page:
-    """Blocks of Markdown up to a number of bytes."""
-
-    def __init__(self, limit: int = LIMIT_BYTES) -> None:
-        self.limit = limit
-        self.text = ""
-        self.size = 0
-
-    def fits(self, block: str, reserved: int = 0) -> bool:
-        return self.size + len(block.encode()) + 2 + reserved <= self.limit
-
-    def add(self, block: str, reserved: int = 0) -> bool:
-        """Append the block if it fits beside what is reserved; say whether it did."""
-        if not self.fits(block, reserved):
-            return False
-        self.text += block + "\n\n"
-        self.size += len(block.encode()) + 2
-        return True
-
-    def table(self, head: str, rows: list[str], noun: str, share: float = 1.0) -> None:
-        """Append a table, at most `share` of the page; what is left out is counted."""
-        budget = min(int(self.limit * share), self.limit - self.size - 200)
-        kept, used = 0, len(head.encode())
-        while kept < len(rows) and used + len(rows[kept].encode()) + 1 <= budget:
-            used += len(rows[kept].encode()) + 1
-            kept += 1
-        self.add("\n".join([head, *rows[:kept]]))
-        if kept < len(rows):
-            self.add(f"… and {len(rows) - kept} more {noun}, in `report.html`.")
 
 
 _SCORE_HEAD = """| task | metric | n | baseline | candidate | gap | interval | verdict |
@@ -131,11 +73,12 @@ def _models(report: Report) -> str:
     same = report.comparability
     if not (same.documents_equal and same.prompts_equal and same.tokenizers_equal):
         lines.append("**The two sides did not read the same documents, prompts or token ids.**")
+    lines += [f"**{escape(brief(sentence, 600))}.**" for sentence in stale_sentences(report)]
     lines += [escape(brief(note, 400)) for note in (*report.run.notes, *same.notes)[:12]]
     return "\n".join(f"{line}  " for line in lines).rstrip()
 
 
-def _why(page: _Page, report: Report, pictures: list[tuple[str, str, str | None]], reserved: int) -> None:
+def _why(page: Page, report: Report, pictures: list[tuple[str, str, str | None]], reserved: int) -> None:
     if report.validation.mechanism_withheld is not None:
         page.add(f"Withheld: {escape(brief(report.validation.mechanism_withheld, 600))}")
         return
@@ -205,7 +148,7 @@ def _document_line(document: Document) -> str:
     )
 
 
-def _inside(page: _Page, report: Report) -> None:
+def _inside(page: Page, report: Report) -> None:
     page.add("#### What changed inside?")
     if report.validation.mechanism_withheld is not None:
         page.add("Withheld, as above.")
@@ -229,7 +172,7 @@ def _inside(page: _Page, report: Report) -> None:
     page.table(_SHIFT_HEAD, rows, "categories", share=0.4)
 
 
-def _latents(page: _Page, report: Report) -> None:
+def _latents(page: Page, report: Report) -> None:
     if report.validation.mechanism_withheld is not None or not report.latents:
         return
     shown = [_LATENT_HEAD, *(_latent_row(j) for j in strongest(report.latents)[:_MOST_LATENTS])]
@@ -257,45 +200,3 @@ def _latent_row(latent: Latent) -> str:
         f"{signed(largest[1])} {escape(brief(largest[0], 60))}" if largest else "–",
     )
     return f"| {' | '.join(cells)} |"
-
-
-def _trust(page: _Page, report: Report) -> None:
-    page.add("#### Can it be trusted?")
-    lines = []
-    for q in report.quality:
-        variance = ", ".join(f"{escape(brief(side, 20))} {percent(v, 1)}" for side, v in q.explained_variance.items())
-        lines.append(
-            f"- crosscoder {escape(brief(q.name, 60))}: explained variance {variance}; L0 {plain(q.l0, 1)}; "
-            f"dead {percent(q.dead_share, 1)}"
-        )
-    for sentence in (corpus_sentence(report), replay_sentence(report), rescored_sentence(report)):
-        if sentence is not None:
-            lines.append(f"- {escape(brief(sentence, 600))}")
-    complete = report.validation.completeness
-    if complete is not None:
-        lines.append(
-            f"- completeness: residual {percent(complete.median, 3)} median, "
-            f"{percent(complete.percentile_99, 2)} at the 99th percentile "
-            f"of {count(complete.n)} documents, {complete.nodes} nodes"
-        )
-    for control in report.validation.controls[:12]:
-        lines.append(
-            f"- control ({control.name}, {escape(brief(control.task, 60))}): "
-            f"{escape(brief(control.category, 40))} has {percent(control.share)} of what latents write, "
-            f"{percent(control.control_share)} under the control"
-        )
-    page.add("\n".join(lines) or "Nothing was validated.")
-
-
-def _provenance(page: _Page, report: Report) -> None:
-    command = shorten(clean(report.run.command), 2_000)
-    fence = "`" * max(3, 1 + max((len(run) for run in re.findall(r"`+", command)), default=0))
-    versions = ", ".join(
-        f"{escape(brief(k, 40))} {escape(brief(v, 40))}" for k, v in report.provenance.versions.items()
-    )
-    page.add("#### Provenance")
-    page.add(f"{fence}\n{command}\n{fence}")
-    page.add(
-        f"{escape(brief(report.run.created, 40))}, {escape(brief(report.provenance.platform, 120))}, "
-        f"configuration {code(report.provenance.config_hash, 64)}; {shorten(versions, 1_500)}."
-    )

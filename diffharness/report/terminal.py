@@ -15,6 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from diffharness.report.numbers import count, interval, p_value, percent, plain, signed
+from diffharness.report.quality import splice_sentence, stability_sentence, stale_sentences
 from diffharness.report.schema import Component, CrosscoderQuality, Report, Task, TaskVerdict
 from diffharness.report.text import brief, clean, squeeze
 from diffharness.report.view import by_severity, is_explained, is_real, label, ordered, primary
@@ -66,6 +67,7 @@ def _head(report: Report) -> RenderableType:
     lines = [Text(""), Text(clean(headline(report)), style="bold"), Text(f"{models}, {where}", style="dim")]
     if not report.comparability.documents_equal:
         lines.append(Text("The two sides did not answer the same documents.", style="dark_orange"))
+    lines += [Text(f"{clean(sentence)}.", style="bold dark_orange") for sentence in stale_sentences(report)]
     return Group(*lines, Text(""))
 
 
@@ -207,7 +209,13 @@ def _shift(report: Report) -> RenderableType:
 
 def _trust(report: Report) -> RenderableType:
     lines: list[RenderableType] = [Text(""), _heading("Can it be trusted")]
-    lines += [Text(_quality_line(q)) for q in report.quality]
+    for quality in report.quality:
+        lines.append(Text(_quality_line(quality)))
+        if quality.stale is not None:
+            lines.append(Padding(Text(f"stale: {clean(quality.stale)}", style="bold dark_orange"), (0, 0, 0, 2)))
+        inside = [said for said in (splice_sentence(quality), stability_sentence(quality)) if said is not None]
+        if inside:
+            lines.append(Padding(Text(clean("; ".join(inside))), (0, 0, 0, 2)))
     corpus, replay, rescored = corpus_sentence(report), replay_sentence(report), rescored_sentence(report)
     if corpus is not None:
         lines.append(Text(clean(corpus)))

@@ -12,6 +12,7 @@ from diffharness.report.schema import (
     Component,
     Control,
     CrosscoderQuality,
+    DecoderPair,
     Document,
     Evidence,
     Example,
@@ -25,6 +26,8 @@ from diffharness.report.schema import (
     Report,
     RunInfo,
     Side,
+    SpliceLoss,
+    Stability,
     Surrogate,
     Task,
     TaskVerdict,
@@ -252,6 +255,22 @@ def hostile_report() -> Report:
             "run": report.run.model_copy(update={"name": every, "command": every, "notes": HOSTILE, "order": every}),
             "models": tuple(m.model_copy(update={"name": every, "model_args": every}) for m in report.models),
             "comparability": report.comparability.model_copy(update={"notes": HOSTILE}),
+            "quality": tuple(
+                q.model_copy(
+                    update={
+                        "name": every,
+                        "stale": every,
+                        "source": every,
+                        "notes": HOSTILE,
+                        "splice_reason": every,
+                        "explained_variance": dict.fromkeys(HOSTILE, 0.5),
+                        "stability": None,
+                        "stability_reason": every,
+                        "sparsity": every,
+                    }
+                )
+                for q in report.quality
+            ),
             "tasks": tuple(task(i, t) for i, t in enumerate(report.tasks)),
             "latents": tuple(latent(i, j) for i, j in enumerate(report.latents)),
             "categories": tuple(
@@ -484,21 +503,82 @@ _PAIRS: tuple[tuple[str, tuple[Side, ...]], ...] = (
 
 def _quality(name: str, sides: tuple[Side, ...]) -> CrosscoderQuality:
     counts = (2, 3, 5, 14, 60, 180, 140, 50, 20, 4)
+    delta_norm = Histogram(edges=tuple(i / 10 for i in range(11)), counts=counts)
+    cosine = Histogram(edges=tuple(i / 5 - 1 for i in range(11)), counts=(0, 0, 1, 2, 6, 9, 14, 40, 150, 256))
+    main = name == "baseline–candidate"
     return CrosscoderQuality(
         name=name,
         models=sides,
         n_latents=512,
         k=16,
         l0=15.7,
+        sparsity="batch_topk",
+        activation="threshold",
         threshold=1.31,
         explained_variance={side: 0.93 - 0.01 * i for i, side in enumerate(sides)},
         dead_share=0.066,
         decoder_cosine_median=0.88,
-        delta_norm=Histogram(edges=tuple(i / 10 for i in range(11)), counts=counts),
+        delta_norm=delta_norm,
+        pairs=(DecoderPair(first=sides[0], second=sides[1], delta_norm=delta_norm, cosine=cosine, cosine_median=0.88),),
+        splice={side: _splice(0.021 + 0.004 * i) for i, side in enumerate(sides)} if main else {},
+        splice_reason=None if main else "it is measured for the main crosscoder alone",
+        stability=_STABILITY if main else None,
+        stability_reason=None if main else "there is no second training to compare with (--seeds 2)",
         n_train_tokens=360_000,
         n_heldout_tokens=40_000,
+        n_measured_tokens=40_000,
         n_by_status={"shared": 410, "candidate-specific": 3, "baseline-specific": 1, "other": 64, "dead": 34},
     )
+
+
+_STABILITY = Stability(
+    share=0.714, cosine=0.9, cosine_median=0.953, chance_share=0.0, n_latents=478, seeds=(0, 1)
+)  # fmt: skip
+
+
+def _splice(delta: float) -> SpliceLoss:
+    return SpliceLoss(
+        n_texts=64,
+        n_tokens=5_120,
+        ce=1.842,
+        ce_spliced=1.842 + delta,
+        ce_zeroed=4.61,
+        ce_mean=3.27,
+        delta_ce=delta,
+        interval=Interval(low=delta - 0.006, high=delta + 0.006, method="Student's t over texts"),
+        loss_recovered=1 - delta / (4.61 - 1.842),
+        loss_recovered_mean=1 - delta / (3.27 - 1.842),
+    )
+
+
+STALE = "it explains 41.2% of the variance of the candidate's activations, less than 60%"
+
+
+def stale_report() -> Report:
+    """The example with a loaded crosscoder of several layers that explains the candidate badly."""
+    report = example_report()
+    found = report.quality[0]
+    names = ("baseline@2", "baseline@3", "candidate@2", "candidate@3")
+    stale = found.model_copy(
+        update={
+            "explained_variance": dict(zip(names, (0.88, 0.81, 0.412, 0.73), strict=True)),
+            "splice": {name: _splice(0.02 * (1 + i)) for i, name in enumerate(names)},
+            "pairs": tuple(
+                found.pairs[0].model_copy(update={"first": f"baseline@{layer}", "second": f"candidate@{layer}"})
+                for layer in (2, 3)
+            ),
+            "k": None,
+            "threshold": None,
+            "sparsity": None,
+            "activation": "batch_topk",
+            "stability": None,
+            "stability_reason": "there is no second training to compare with (--seeds 2)",
+            "stale": STALE,
+            "source": "someone/crosscoder of dictionary_learning; normalisation taken as none",
+            "notes": ("Its file does not say which layer it was trained on.",),
+        }
+    )
+    return report.model_copy(update={"quality": (stale,)})
 
 
 def _model(side: Side) -> ModelInfo:

@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
-from diffharness.report.markdown import LIMIT_BYTES, code, escape, render_markdown
+from diffharness.report.markdown import render_markdown
+from diffharness.report.markup import LIMIT_BYTES, code, escape
 from diffharness.report.numbers import interval, signed
 from diffharness.report.schema import Report
 from tests.report.example import example_report
