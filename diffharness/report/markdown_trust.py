@@ -73,9 +73,8 @@ def _quality_line(quality: CrosscoderQuality) -> str:
         f"decoder cosine {plain(quality.decoder_cosine_median, 2)} (median)",
         stability_sentence(quality) or "",
         quality.source,
-        *(note.rstrip(".") for note in quality.notes[:6]),
     ]
-    said = "; ".join(escape(brief(part, 300)) for part in parts if part)
+    said = "; ".join(escape(brief(part, 600)) for part in parts if part)
     stale = f" **Stale: {escape(brief(quality.stale, 400))}.**" if quality.stale is not None else ""
     return f"- crosscoder {escape(brief(quality.name, 60))}: {said}.{stale}"
 

@@ -87,6 +87,11 @@ def test_an_identity_costs_exactly_nothing(models, texts):
         assert found.n_tokens == sum(len(ids) - 2 for ids in texts)
 
 
+def test_an_identity_costs_nothing_in_half_precision_either(texts):
+    models = [model_of(0).bfloat16(), model_of(1).half()]
+    assert [found.delta for found in spliced(models, texts, lambda x: x).values()] == [0, 0]
+
+
 def test_zeros_recover_nothing_and_the_identity_all(models, texts):
     zero = spliced(models, texts, torch.zeros_like)["baseline"]
     assert zero.spliced == zero.zeroed > zero.clean

@@ -261,7 +261,6 @@ def hostile_report() -> Report:
                         "name": every,
                         "stale": every,
                         "source": every,
-                        "notes": HOSTILE,
                         "splice_reason": every,
                         "explained_variance": dict.fromkeys(HOSTILE, 0.5),
                         "stability": None,
@@ -575,7 +574,6 @@ def stale_report() -> Report:
             "stability_reason": "there is no second training to compare with (--seeds 2)",
             "stale": STALE,
             "source": "someone/crosscoder of dictionary_learning; normalisation taken as none",
-            "notes": ("Its file does not say which layer it was trained on.",),
         }
     )
     return report.model_copy(update={"quality": (stale,)})

@@ -103,8 +103,6 @@ class CrosscoderQuality(Model):
     """Why a loaded crosscoder must not be trusted on this run's activations; `None` where it may."""
     source: str = ""
     """Where a loaded crosscoder came from, and what was assumed in reading it; empty for one trained in the run."""
-    notes: tuple[str, ...] = ()
-    """What a reader has to know of it, in whole sentences."""
     n_train_tokens: int
     n_heldout_tokens: int
     """Tokens that the threshold was calibrated on."""
