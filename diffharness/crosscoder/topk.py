@@ -63,7 +63,7 @@ class TopKObjective:
             add_auxiliary_gradients(crosscoder, z_NX[some], error_NX[some], dead_L, self._settings.aux_coefficient)
         fired_L = torch.zeros_like(dead_L)
         fired_L[chosen.entries.latent_E] = True
-        unexplained = float(error_NX.square().sum() / z_NX.square().sum())
+        unexplained = float((error_NX.norm() / z_NX.norm()).square())
         return Step(unexplained, len(chosen.f_E) / len(z_NX), fired_L, {"k": k})
 
     def finish(self) -> None:
@@ -90,13 +90,13 @@ class TopKObjective:
         nested = _nested(chosen, (0, *(self._settings.groups or (crosscoder.n_latents,))))
         slopes, error_NX = [], crosscoder.b_dec_MD.flatten() - z_NX
         for entries, f_E, latents in nested:
-            error_NX = error_NX + decode(entries, f_E, d_LX[latents])
+            error_NX = decode(entries, f_E, d_LX[latents]).add_(error_NX)
             slopes.append(error_NX * (2 / (error_NX.numel() * len(nested))))
         decoder, encoder, bias = [], [], []
-        slope_NX = torch.zeros_like(error_NX)
+        slope_NX = None
         # A latent is in its own dictionary and all larger ones, so slopes add up from the largest on.
         for (entries, f_E, latents), own_NX in zip(reversed(nested), reversed(slopes)):
-            slope_NX = slope_NX + own_NX
+            slope_NX = own_NX if slope_NX is None else own_NX.add_(slope_NX)
             slope_E = products(slope_NX, d_LX[latents], entries)
             by_latent = ByLatent.of(entries)
             decoder.insert(0, by_latent.sum_over_tokens(f_E, slope_NX))
@@ -105,7 +105,7 @@ class TopKObjective:
         crosscoder.W_dec_LMD.grad = _joined(decoder).unflatten(1, shape_MD)
         crosscoder.W_enc_LMD.grad = _joined(encoder).unflatten(1, shape_MD)
         crosscoder.b_enc_L.grad = _joined(bias)
-        crosscoder.b_dec_MD.grad = slope_NX.sum(dim=0).unflatten(0, shape_MD)
+        crosscoder.b_dec_MD.grad = slopes[0].sum(dim=0).unflatten(0, shape_MD)
         return error_NX
 
 
