@@ -9,8 +9,11 @@ import torch
 from diffharness.crosscoder import stability
 from diffharness.crosscoder.config import CrosscoderConfig, TrainingSettings
 from diffharness.crosscoder.model import Crosscoder
+from diffharness.crosscoder.quality import measure
 from diffharness.crosscoder.stability import matched_share
+from diffharness.crosscoder.training import train
 from diffharness.errors import UsageError
+from tests.crosscoder.planted import plant
 
 
 def crosscoder(W_dec_LMD: torch.Tensor, seed: int = 0, sides: tuple[str, ...] = ("a", "b")) -> Crosscoder:
@@ -105,3 +108,20 @@ def test_crosscoders_over_other_models_have_nothing_to_match():
         matched_share(crosscoder(random_decoder(4)), crosscoder(random_decoder(4), sides=("a", "c")))
     with pytest.raises(UsageError, match="of width 8"):
         matched_share(crosscoder(random_decoder(4)), crosscoder(random_decoder(4, d_model=8)))
+
+
+def test_two_seeds_find_the_same_latents_where_there_is_a_true_dictionary():
+    planted, heldout = plant(8_000), plant(4_000, seed=1)
+    first, second = (
+        train(
+            planted.x_NMD,
+            TrainingSettings(n_latents=48, k=2, seed=seed, n_steps=500, batch_tokens=512),
+            sides=("baseline", "candidate"),
+            heldout_NMD=heldout.x_NMD,
+        )
+        for seed in (0, 1)
+    )
+    found = matched_share(first, second, alive=measure(first, heldout.x_NMD).fired_L)
+    assert found.share > 0.9
+    assert found.seeds == (0, 1)
+    assert len(set(found.match_L[found.matched_L].tolist())) > 0.9 * found.n_alive
