@@ -38,7 +38,7 @@ class Objective(Protocol):
 
         Args:
             z_NMD: a batch.
-            share: how far training has come, in [0, 1).
+            share: how far training has come, from 0 at the first step to 1 at the last.
             dead_L: latents that have been silent for long.
         """
         ...

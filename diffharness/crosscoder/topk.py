@@ -117,7 +117,9 @@ def product_dtype(crosscoder: Crosscoder, settings: TrainingSettings) -> torch.d
     if weight_LMD.is_cuda:
         fast = torch.cuda.is_bf16_supported()
     else:
-        fast = weight_LMD.device.type == "cpu" and torch.cpu.get_capabilities().get("avx512_bf16", False)
+        fast = weight_LMD.device.type == "cpu" and getattr(torch.cpu, "get_capabilities", dict)().get(
+            "avx512_bf16", False
+        )
     return torch.bfloat16 if fast and weight_LMD.numel() >= LARGE else weight_LMD.dtype
 
 

@@ -172,12 +172,17 @@ class _Training:
         for weight in self._weights:
             weight.grad = None
 
+    @property
+    def _share(self) -> float:
+        """How far training has come: 0 at the first step, 1 at the last."""
+        return min(1.0, self._step / max(1, self._n_steps - 1))
+
     def _update(self, x_NMD: torch.Tensor) -> tuple[Step, float]:
         """One step; what it showed, and the gradient's norm."""
         settings = self._settings
         z_NMD = self.crosscoder.normalize(x_NMD)
         dead_L = self._dead_L()
-        seen = self._objective.gradients(z_NMD, share=self._step / self._n_steps, dead_L=dead_L)
+        seen = self._objective.gradients(z_NMD, share=self._share, dead_L=dead_L)
         constrain_gradients(self.crosscoder)
         gradients = [weight.grad for weight in self._weights if weight.grad is not None]
         norm_of_all = torch.nn.utils.get_total_norm(gradients, foreach=True)
@@ -219,7 +224,7 @@ class _Training:
         z_NMD = self.crosscoder.normalize(torch.cat(pieces))
         before = {name: value.clone() for name, value in self._objective.state().items()}
         alive_L = torch.zeros_like(self._silent_tokens_L, dtype=torch.bool)
-        seen = self._objective.gradients(z_NMD, share=self._step / self._n_steps, dead_L=alive_L)
+        seen = self._objective.gradients(z_NMD, share=self._share, dead_L=alive_L)
         self._objective.load_state(before)
         explained = 1 - seen.unexplained
         self._best = (explained, 0) if explained > self._best[0] else (self._best[0], self._best[1] + 1)

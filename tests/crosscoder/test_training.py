@@ -132,7 +132,19 @@ def test_steps_follow_from_the_tokens_unless_they_are_given() -> None:
     assert number_of_steps(TrainingSettings(n_steps=7), 1_000_000) == 7
 
 
-def test_annealed_k_reaches_its_target() -> None:
+@pytest.mark.parametrize("annealing_share", [0.0, 0.5, 1.0])
+def test_annealed_k_moves_in_a_line_and_reaches_its_target(annealing_share: float) -> None:
+    planted, records = plant(2_000), []
+    quick = settings(initial_k=40, annealing_share=annealing_share, n_steps=101, dead_after_tokens=10**9)
+    train(planted.x_NMD, quick, sides=SIDES[1:], heldout_NMD=planted.x_NMD, log=records.append)
+    middle = {0.0: 2, 0.5: 10, 1.0: 25}[annealing_share]
+    assert {record["step"]: record["k"] for record in records}[40] == pytest.approx(middle, abs=1)
+    assert records[-1]["step"] == 101
+    assert records[-1]["k"] == 2
+    assert records[-1]["l0"] == pytest.approx(2)
+
+
+def test_a_training_with_annealed_k_explains_the_plant() -> None:
     planted = plant(4_000)
     quick = settings(initial_k=20, annealing_share=0.5)
     crosscoder = train(planted.x_NMD, quick, sides=SIDES[1:], heldout_NMD=planted.x_NMD)
