@@ -38,6 +38,7 @@ def fetch(name: str, revision: str | None = None) -> Path:
         RevisionNotFoundError,
     )
 
+    clients: tuple[type[Exception], ...] = (HfHubHTTPError.__mro__[1],)  # the errors of whichever HTTP client it uses
     owner, repository, *below = name.strip("/").split("/")
     repo_id, inside = f"{owner}/{repository}", "/".join(below)
     shown = f"{name} is no folder or file here, and on the Hugging Face Hub"
@@ -53,7 +54,7 @@ def fetch(name: str, revision: str | None = None) -> Path:
         raise UsageError(f"{shown} there is no {repo_id} that you may read; check the name") from error
     except LocalEntryNotFoundError as error:
         raise UsageError(f"{shown} {repo_id} can not be reached from here; fetch it with a connection first") from error
-    except (HfHubHTTPError, HFValidationError, OSError) as error:
+    except (HFValidationError, OSError, *clients) as error:
         reason = str(error).strip().splitlines()[0][:160] if str(error).strip() else type(error).__name__
         raise UsageError(
             f"{shown} {repo_id} can not be fetched ({reason}); try again later, or check the name"
