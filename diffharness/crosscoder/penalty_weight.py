@@ -16,8 +16,8 @@ DESCENT_SHARE = 0.3
 """Share of training in which the L0 to reach falls to k."""
 INTEGRAL = 30.0
 """Change of log λ over a whole training in which L0 is e times too large."""
-PROPORTIONAL = 0.5
-"""Change of log λ at once."""
+PROPORTIONAL = 2.0
+"""Change of log λ at once, of as large an L0."""
 SMOOTHING = 0.9
 """Share of the last steps' error in a step's."""
 REACH = math.log(1e4)
