@@ -5,7 +5,9 @@ Legend: M models, D width, L latents.
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 from pathlib import Path
 
 import torch
@@ -42,15 +44,20 @@ def write(crosscoder: Crosscoder, folder: Path | str) -> None:
     if obstacle is not None:
         raise UsageError(f"the layout of dictionary_learning has no {obstacle}; keep the native one")
     texts = {"config.json": _config(crosscoder), "trainer_config.json": _trainer_config(crosscoder.config)}
+    temporary = {name: folder / f".{name}.{os.getpid()}.partial" for name in ("model.safetensors", *texts)}
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        weights = folder / ".model.safetensors.partial"
-        save_file(_tensors(crosscoder, normalised), weights, metadata={"format": "pt"})
-        weights.replace(folder / "model.safetensors")
+        save_file(_tensors(crosscoder, normalised), temporary["model.safetensors"], metadata={"format": "pt"})
         for name, content in texts.items():
-            (folder / name).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+            temporary[name].write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+        for name, path in temporary.items():
+            path.replace(folder / name)
     except (OSError, SafetensorError) as error:
         raise RunError(f"crosscoder can not be written to {folder}: {error}") from error
+    finally:
+        with contextlib.suppress(OSError):
+            for path in temporary.values():
+                path.unlink(missing_ok=True)
 
 
 def _obstacle(crosscoder: Crosscoder, normalised: bool) -> str | None:

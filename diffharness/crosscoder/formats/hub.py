@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import cast
 
 from diffharness.crosscoder.formats.files import CONFIG_NAMES, WEIGHTS_ENDINGS, WEIGHTS_NAMES
 from diffharness.errors import UsageError
@@ -38,7 +39,7 @@ def fetch(name: str, revision: str | None = None) -> Path:
         RevisionNotFoundError,
     )
 
-    clients: tuple[type[Exception], ...] = (HfHubHTTPError.__mro__[1],)  # the errors of whichever HTTP client it uses
+    of_client = cast("type[Exception]", HfHubHTTPError.__mro__[1])  # the errors of whichever HTTP client it uses
     owner, repository, *below = name.strip("/").split("/")
     repo_id, inside = f"{owner}/{repository}", "/".join(below)
     shown = f"{name} is no folder or file here, and on the Hugging Face Hub"
@@ -54,7 +55,7 @@ def fetch(name: str, revision: str | None = None) -> Path:
         raise UsageError(f"{shown} there is no {repo_id} that you may read; check the name") from error
     except LocalEntryNotFoundError as error:
         raise UsageError(f"{shown} {repo_id} can not be reached from here; fetch it with a connection first") from error
-    except (HFValidationError, OSError, *clients) as error:
+    except (HFValidationError, OSError, of_client) as error:
         reason = str(error).strip().splitlines()[0][:160] if str(error).strip() else type(error).__name__
         raise UsageError(
             f"{shown} {repo_id} can not be fetched ({reason}); try again later, or check the name"

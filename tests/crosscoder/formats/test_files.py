@@ -57,7 +57,7 @@ def test_files_that_are_cut_off_are_refused(tmp_path: Path, weights: str) -> Non
 def test_pickles_of_anything_but_tensors_are_not_run(tmp_path: Path) -> None:
     torch.save({"encoder.weight": _Module()}, tmp_path / "model_final.pt")
     refuses(tmp_path, "holds more than tensors", "state_dict")
-    (tmp_path / "model_final.pt").write_bytes(pickle.dumps({"encoder.weight": _Module()}))
+    (tmp_path / "model_final.pt").write_bytes(pickle.dumps({"encoder.weight": _Module()}, protocol=2))
     refuses(tmp_path, "model_final.pt")
     torch.save([torch.ones(2)], tmp_path / "model_final.pt")
     refuses(tmp_path, "holds no tensors by name")
