@@ -75,7 +75,8 @@ def batches(
         yield from itertools.islice(x_NMD.batches(batch_tokens, generator), skip, None)
     first_MD = x_NMD[:1]
     fits = GROUP_BYTES // max(1, batch_tokens * first_MD.numel() * first_MD.element_size())
-    n_group = max(1, min(block_tokens, len(x_NMD) // batch_tokens, fits))
+    # Rows in memory are as cheap one by one.
+    n_group = 1 if isinstance(x_NMD, Tensor) else max(1, min(block_tokens, len(x_NMD) // batch_tokens, fits))
     starts = _block_starts(len(x_NMD), n_group, batch_tokens, generator)
     starts = itertools.islice(starts, skip // n_group, None)
     groups = itertools.cycle([[_empty_batch(first_MD, batch_tokens) for _ in range(n_group)] for _ in range(2)])

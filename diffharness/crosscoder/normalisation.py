@@ -16,7 +16,7 @@ from diffharness.crosscoder.config import CrosscoderConfig
 from diffharness.errors import RunError
 
 CHUNK_TOKENS = 4096
-CODE_BYTES = 64 << 20
+CODE_BYTES = 16 << 20
 """Memory that the dense codes of a piece may take."""
 
 

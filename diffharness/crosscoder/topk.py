@@ -54,8 +54,7 @@ class TopKObjective:
         """Set `.grad` of the crosscoder's weights to that of the loss."""
         crosscoder, z_NX = self._crosscoder, z_NMD.flatten(1)
         k = k_at(share, self._settings)
-        encoder = Encoder.of(crosscoder.W_enc_LMD.flatten(1), crosscoder.b_enc_L, crosscoder.code_norm_L, self._dtype)
-        chosen = self._select(z_NX, encoder, k)
+        chosen = self._select(z_NX, k)
         self._smallest = chosen.smallest
         error_NX = self._set_gradients(z_NX, chosen)
         if self._settings.aux_coefficient > 0 and bool(dead_L.any()):
@@ -77,8 +76,9 @@ class TopKObjective:
         """Go on from an earlier `state`."""
         self._smallest = float(state["smallest"])
 
-    def _select(self, z_NX: Tensor, encoder: Encoder, k: int) -> Selection:
-        k = min(k, self._crosscoder.n_latents)
+    def _select(self, z_NX: Tensor, k: int) -> Selection:
+        crosscoder = self._crosscoder
+        encoder = Encoder.of(crosscoder.W_enc_LMD.flatten(1), crosscoder.b_enc_L, crosscoder.code_norm_L, self._dtype)
         if self._settings.sparsity == "topk":
             return largest_of_tokens(z_NX, encoder, k)
         return largest_of_batch(z_NX, encoder, k * len(z_NX), GUESS_SHARE * self._smallest)

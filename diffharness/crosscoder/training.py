@@ -92,10 +92,12 @@ def train(
     run = _Training(Crosscoder(config).requires_grad_(False), x_NMD, heldout_NMD, settings, state)
     run.begin(torch.device(device or x_NMD.device))
     run.optimise(progress, log)
+    crosscoder = run.crosscoder
+    del run  # and the optimiser's memory
     if settings.sparsity == "batch_topk":
-        calibrate(run.crosscoder, heldout_NMD)
+        calibrate(crosscoder, heldout_NMD)
     state.remove()
-    return run.crosscoder
+    return crosscoder
 
 
 class _Training:
@@ -182,6 +184,7 @@ class _Training:
         settings = self._settings
         z_NMD = self.crosscoder.normalize(x_NMD)
         dead_L = self._dead_L()
+        self._optimiser.zero_grad()  # so that old and new gradients are never held together
         seen = self._objective.gradients(z_NMD, share=self._share, dead_L=dead_L)
         constrain_gradients(self.crosscoder)
         gradients = [weight.grad for weight in self._weights if weight.grad is not None]
