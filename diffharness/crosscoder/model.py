@@ -127,9 +127,16 @@ class Crosscoder(nn.Module):
             selection is.
 
         Raises:
-            UsageError: tensors, one a model, of other widths than the models'.
+            UsageError: activations of other models or widths than the crosscoder's.
         """
-        z_NMD = self.normalize(x if isinstance(x, Tensor) else self._padded(x))
+        x_NMD = x if isinstance(x, Tensor) else self._padded(x)
+        if x_NMD.shape[1:] != self.mean_MD.shape:
+            columns, width = self.config.columns, self.config.d_model
+            raise UsageError(
+                f"activations have shape {tuple(x_NMD.shape)}; the crosscoder reads (tokens, {len(columns)}, {width}): "
+                f"{', '.join(columns)}"
+            )
+        z_NMD = self.normalize(x_NMD)
         if self.config.n_normalisations == 2:
             z_NMD = self.normalize(z_NMD)
         f_NL = self.pre_activations(z_NMD)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 from torch import Tensor
 
 from diffharness.crosscoder.config import CrosscoderConfig
 from diffharness.crosscoder.geometry import decoder_cosine, delta_norm
 from diffharness.crosscoder.model import Crosscoder
+from diffharness.errors import UsageError
 
 
 def random_crosscoder(seed: int = 0, n_models: int = 2, n_tokens: int = 40) -> tuple[Crosscoder, Tensor]:
@@ -67,3 +69,10 @@ def test_delta_norm_runs_from_the_first_model_to_the_second_and_is_undefined_wit
     torch.testing.assert_close(delta_norm(crosscoder, (1, 0)), 1 - expected_L, equal_nan=True)
     assert decoder_cosine(crosscoder)[1:4].tolist() == [0.0, 0.0, 0.0]
     assert decoder_cosine(crosscoder)[[0, 4]].isnan().all()
+
+
+def test_activations_of_another_shape_are_refused_in_words() -> None:
+    crosscoder, x_NMD = random_crosscoder()
+    for wrong in (x_NMD[:, :1], x_NMD[..., :5], x_NMD[:, 0]):
+        with pytest.raises(UsageError, match=r"the crosscoder reads \(tokens, 2, 6\): ancestor, baseline"):
+            crosscoder.encode(wrong)
