@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import click
 
 from diffharness import __version__, defaults
+from diffharness.cli_crosscoder import crosscoder
+from diffharness.cli_options import run_options
 from diffharness.errors import DiffharnessError, RunError, UsageError
 
 
@@ -50,74 +51,8 @@ def main(debug: bool) -> None:
     del debug
 
 
-def _run_options(with_models: bool) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """The options of `run`; those of `demo` leave models, tasks and texts out."""
-    model = "a folder, a Hub id, or lm-eval model_args"
-    models: list[Callable[..., Any]] = [
-        click.option("--baseline", metavar="MODEL", help=f"Model compared with: {model}."),
-        click.option("--candidate", metavar="MODEL", help=f"Model compared: {model}."),
-        click.option("--ancestor", metavar="MODEL", help="Model that both descend from; adds the category shift."),
-        click.option("--tasks", metavar="A,B", multiple=True, help="lm-eval tasks, groups or patterns; repeatable."),
-        click.option("--include-path", metavar="DIR", multiple=True, help="Folder of further tasks; repeatable."),
-        click.option("--metric", metavar="NAME[,FILTER]", help="What the account is of  [a task's first metric]"),
-        click.option("--corpus", metavar="TEXTS[@WEIGHT]", multiple=True, help="Texts to train the crosscoder on: "
-                     "JSONL (`text` in every line), .txt or Parquet, hf:NAME[:SPLIT[:COLUMN]], or `tasks` for the "
-                     "tasks' training splits; repeatable  [what the tasks made the models read]"),
-        click.option("--probes", metavar="JSONL", help="Texts that name latents (`text` and `category` in every "
-                     "line)  [none: latents stay unclear]"),
-        click.option("--baseline-results", metavar="DIR", help="Go on from what `diffharness lm-eval` recorded, or "
-                     "from a folder of plain lm-eval (--output_path with --log_samples, any engine)."),
-        click.option("--candidate-results", metavar="DIR", help="The same for the candidate."),
-        click.option("--replay-baseline", metavar="MODEL", help="Hugging Face weights to replay --baseline-results "
-                     "with  [those that were scored]"),
-        click.option("--replay-candidate", metavar="MODEL", help="The same for the candidate."),
-        click.option("--config", metavar="YAML", type=click.Path(path_type=Path), help="Read options from a file; "
-                     "`diffharness init` writes one."),
-    ]  # fmt: skip
-    asked: list[Callable[..., Any]] = [
-        click.option("--num-fewshot", type=int, help="Examples before each document  [as the task says]"),
-        click.option("--apply-chat-template/--no-chat-template", default=None, help="Put prompts into the baseline's "
-                     "chat template, for both models alike  [no]"),
-        click.option("--fewshot-as-multiturn/--no-fewshot-as-multiturn", default=None, help="Make examples turns of "
-                     "the conversation  [as lm-eval]"),
-        click.option("--system-instruction", metavar="TEXT", help="What comes before every prompt."),
-        click.option("--gen-kwargs", metavar="KEY=VALUE,...", help="Generation arguments in place of the tasks' own."),
-    ]  # fmt: skip
-    common: list[Callable[..., Any]] = [
-        click.option("--layer", metavar="N", help="Decoder block, or fraction of depth  "
-                     f"[{defaults.LAYER}]"),
-        click.option("--latents", type=int, help=f"Size of the crosscoder  [{defaults.EXPANSION} × hidden size]"),
-        click.option("--k", type=int, help="Mean number of active latents a token  [hidden size / 32, 8 to 100]"),
-        click.option("--train-tokens", type=int, help=f"Tokens of the corpora to read  [{defaults.TRAIN_TOKENS}]"),
-        click.option("--activation-dtype", metavar="DTYPE", help="float32, bfloat16 or float16: what activations are "
-                     "stored in  [as the models compute]"),
-        click.option("--stream/--store", default=None, help="Feed activations straight into training, never to disk; "
-                     "every pass reads the texts again  [store]"),
-        click.option("--skip-special/--code-special", default=None, help="Leave out the positions of special tokens, "
-                     "as the first one always is  [code]"),
-        click.option("--limit", type=float, help="Documents a task: a count, or a fraction below 1  [all]"),
-        click.option("--batch-size", metavar="N", help=f"lm-eval's batch size, or auto  [{defaults.BATCH_SIZE}]"),
-        click.option("--device", help="Torch device  [the first GPU, else the CPU]"),
-        click.option("--seed", type=int, help=f"Of the crosscoder, samples and intervals  [{defaults.SEED}]"),
-        click.option("--smallest-effect", type=float, help="Gaps below this are no change: absolute for scores from "
-                     f"0 to 1, else relative  [{defaults.SMALLEST_EFFECT}]"),
-        click.option("--controls/--no-controls", default=None, help="Try the account with a random encoder and "
-                     "shuffled labels  [controls]"),
-    ]  # fmt: skip
-    output = defaults.OUTPUT if with_models else defaults.DEMO_OUTPUT
-    last: list[Callable[..., Any]] = [click.option("--output", metavar="DIR", help=f"The run's folder  [{output}]")]
-
-    def decorate(command: Callable[..., None]) -> Callable[..., None]:
-        options: list[Callable[..., Any]] = [*([*models, *asked] if with_models else []), *common, *last]
-        for option in reversed(options):
-            command = option(command)
-        return command
-
-    return decorate
-
-
 @main.command()
-@_run_options(with_models=True)
+@run_options(with_models=True)
 def run(config: Path | None, **options: Any) -> None:
     """Compare two models and write the report.
 
@@ -134,7 +69,7 @@ def run(config: Path | None, **options: Any) -> None:
 
 
 @main.command()
-@_run_options(with_models=False)
+@run_options(with_models=False)
 def demo(**options: Any) -> None:
     """Compare the embedded models, whose difference is known: a first look, offline.
 
@@ -145,7 +80,7 @@ def demo(**options: Any) -> None:
     from diffharness.progress import StageProgress
 
     given = {name: value for name, value in options.items() if value is not None}
-    _quiet_libraries()
+    quiet_libraries()
     console = _console()
     with StageProgress(console).stage("get the embedded models ready") as report:
         models = organism.build(progress=lambda _stage, done, total: report(done, total))
@@ -166,7 +101,7 @@ def demo(**options: Any) -> None:
 
 
 def _run(config: Any, command: str | None = None) -> None:
-    _quiet_libraries()
+    quiet_libraries()
     from diffharness.pipeline import run
     from diffharness.report.terminal import print_report
 
@@ -181,7 +116,7 @@ def _console(out: bool = False) -> Any:
     return Console(stderr=not out)
 
 
-def _quiet_libraries() -> None:
+def quiet_libraries() -> None:
     """Keep libraries' own bars and notices out of the way of ours; must come before they are imported.
 
     Threads that wait sleep instead of spinning: on a busy machine spinning made the same work ten times slower.
@@ -255,7 +190,7 @@ def activations(folder: Path) -> None:
     DIR is a run's folder, its activations/ folder, or what `diffharness lm-eval` recorded. Leaves with 4 when a file
     is damaged.
     """
-    _quiet_libraries()
+    quiet_libraries()
     from diffharness.activations.inspection import inspect
     from diffharness.report.store import print_store
 
@@ -291,6 +226,8 @@ def lm_eval(arguments: tuple[str, ...]) -> None:
 
     record_command_line(arguments)
 
+
+main.add_command(crosscoder)
 
 if __name__ == "__main__":
     main()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import re
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
@@ -15,6 +15,9 @@ from diffharness.errors import UsageError
 
 ASKED = ("num_fewshot", "apply_chat_template", "fewshot_as_multiturn", "system_instruction", "gen_kwargs")
 """Options that change what models are asked; lm-eval's own names."""
+
+TRAINED = ("latents", "k", "sparsity", "shared_latents", "dedicated", "groups", "seeds")
+"""Options of a crosscoder that is trained; one that is loaded has them settled."""
 
 
 class RunConfig(BaseModel):
@@ -34,8 +37,8 @@ class RunConfig(BaseModel):
     """Folders of further task YAML files."""
     metric: str | None = None
     """`metric` or `metric,filter` that the account is of, where a task has it; by default a task's first."""
-    layer: str = defaults.LAYER
-    """Index of a decoder block, or a fraction of depth."""
+    layer: str | None = None
+    """Index of a decoder block, or a fraction of depth; by default half of it, or what a loaded crosscoder says."""
     corpus: tuple[str, ...] = ()
     """Texts that the crosscoder is trained on: files, Hugging Face datasets, `tasks`, each with a weight or without
     (`activations/corpora.py`); by default what the tasks made the models read."""
@@ -45,6 +48,22 @@ class RunConfig(BaseModel):
     """Size of the crosscoder; by default four times the hidden size."""
     k: int | None = Field(None, ge=1)
     """Mean number of active latents a token; by default the hidden size over 32, at least 8 and at most 100."""
+    sparsity: Literal["batch_topk", "topk", "l1", "jumprelu"] = defaults.SPARSITY
+    """What keeps the code sparse: the k largest of a token on average over a batch, or of every token; a penalty; or
+    thresholds that are learned with one."""
+    shared_latents: int = Field(0, ge=0)
+    """Designated shared latents: their decoders are the same in all models."""
+    dedicated: int = Field(0, ge=0)
+    """Latents that read and write one model alone, so many for each model."""
+    groups: tuple[int, ...] = ()
+    """Matryoshka: sizes of nested dictionaries that explain the activations by themselves; all latents come last."""
+    seeds: int = Field(1, ge=1)
+    """Crosscoders trained with seeds of their own: the first is used, the others say how stable its latents are."""
+    crosscoder: str | None = None
+    """Crosscoder that is loaded in place of training: a folder, a file, or `HUB_ID[@REVISION]`."""
+    code_norm: str | None = None
+    """How a loaded crosscoder scales its code, where its file does not say: `sum`, `concatenated`, `mixed:A,B`, `none`
+    or `per_model`."""
     train_tokens: int = Field(defaults.TRAIN_TOKENS, ge=100)
     """Tokens harvested from the corpora, a tenth of them held out."""
     activation_dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
@@ -100,7 +119,15 @@ class RunConfig(BaseModel):
         """Files may be paths."""
         return tuple(str(v) if isinstance(v, Path) else v for v in value) if isinstance(value, list | tuple) else value
 
-    @field_validator("baseline", "candidate", "ancestor", "layer", mode="before")
+    @field_validator("groups", mode="before")
+    @classmethod
+    def _sizes(cls, value: Any) -> Any:
+        """`64,256` as on the command line, or a number alone."""
+        if isinstance(value, str):
+            return tuple(part.strip() for part in value.split(",") if part.strip())
+        return (value,) if isinstance(value, int) else value
+
+    @field_validator("baseline", "candidate", "ancestor", "layer", "crosscoder", mode="before")
     @classmethod
     def _as_text(cls, value: Any) -> Any:
         """Folders may be paths and layers numbers."""
@@ -123,12 +150,31 @@ class RunConfig(BaseModel):
                 raise ValueError(f"{side} is missing; give a folder, a Hub id or lm-eval model_args")
         if not self.tasks and not recorded:
             raise ValueError("tasks is missing; give the names of lm-eval tasks")
-        if self.k is not None and self.latents is not None and self.k > self.latents:
-            raise ValueError(f"k {self.k} is above latents {self.latents}; lower k or raise latents")
+        self._check_crosscoder()
         return self
 
+    def _check_crosscoder(self) -> None:
+        """Options of the crosscoder that can not go together."""
+        fields = type(self).model_fields
+        given = next((name for name in TRAINED if getattr(self, name) != fields[name].default), None)
+        if self.crosscoder is not None and given is not None:
+            raise ValueError(
+                f"{given} is of training, but crosscoder {self.crosscoder} is loaded; leave one of the two out"
+            )
+        if self.code_norm is not None and self.crosscoder is None:
+            raise ValueError("code_norm says how a file is read; give the file as crosscoder, or leave it out")
+        if self.k is not None and self.latents is not None and self.k > self.latents:
+            raise ValueError(f"k {self.k} is above latents {self.latents}; lower k or raise latents")
+        if self.groups and self.sparsity not in ("batch_topk", "topk"):
+            raise ValueError(f"groups go with batch_topk and topk, not with sparsity {self.sparsity}; leave one out")
+
+    @property
+    def needs_tasks(self) -> bool:
+        """Whether there is a benchmark; without one a crosscoder is trained by itself."""
+        return True
+
     @classmethod
-    def make(cls, values: dict[str, Any], source: str = "the options") -> RunConfig:
+    def make(cls, values: dict[str, Any], source: str = "the options") -> Self:
         """Validate values from anywhere.
 
         Raises:
@@ -207,13 +253,19 @@ batch_size: {defaults.BATCH_SIZE}
 # gen_kwargs: temperature=0,max_gen_toks=64
 
 # Where the models are compared: a decoder block's index, or a fraction of depth.
-layer: {defaults.LAYER}
+# layer: {defaults.LAYER}
 
 # What the crosscoder learns from: JSONL (a `text` in every line), .txt or Parquet files, hf:DATASET, or `tasks` (the
 # tasks' own training splits), with weights if wanted; by default what the tasks made the models read.
 # corpus: [texts.jsonl@0.7, hf:org/dataset@0.3]
 # latents: 4096             # size of the crosscoder; by default {defaults.EXPANSION} times the hidden size
 # k: 32                     # mean number of active latents a token; by default the hidden size over 32, 8 to 100
+# sparsity: {defaults.SPARSITY}      # or topk, l1, jumprelu
+# shared_latents: 64        # latents whose decoders are the same in all models
+# dedicated: 32             # latents of the baseline alone, and as many of the candidate alone
+# groups: [256, 1024]       # nested dictionaries (Matryoshka)
+# seeds: 2                  # train so many, and say how many latents they share
+# crosscoder: org/name      # load one instead: a folder, a file or a Hub id; then none of the six above
 train_tokens: {defaults.TRAIN_TOKENS}
 # activation_dtype: bfloat16 # what activations are stored in; by default what the models compute in
 # stream: true              # keep activations off the disk: every pass reads the texts again

@@ -6,6 +6,7 @@ EXPANSION = 4
 """Crosscoder latents a dimension of the residual stream."""
 MINIMUM_K, MAXIMUM_K, WIDTH_PER_K = 8, 100, 32
 """Wanted mean number of active latents a token: the width over `WIDTH_PER_K`, within these."""
+SPARSITY = "batch_topk"
 TRAIN_TOKENS = 400_000
 """Tokens harvested from the corpora, a tenth of them held out."""
 BATCH_SIZE = 32

@@ -24,17 +24,18 @@ from rich.console import Console
 from diffharness import __version__
 from diffharness.artifacts import Workspace, fingerprint, path_fingerprint
 from diffharness.config import RunConfig
+from diffharness.progress import Report as Progress
 from diffharness.progress import StageProgress
 from diffharness.recorded import with_recorded
 from diffharness.report.schema import Report
-from diffharness.session import Session
+from diffharness.session import MAIN, Session
 
 if TYPE_CHECKING:
     from diffharness.evaluation.scores import Evaluation
     from diffharness.stages.replaying import Harvested
 
 
-LAYOUT = 2
+LAYOUT = 3
 """Of the stages' artifacts; a run of another layout is made anew."""
 
 
@@ -61,6 +62,11 @@ class Stage:
     fingerprint: str
 
 
+def stage_fingerprint(name: str, made_from: Any) -> str:
+    """What tells a stage's result from that of other inputs, and of other versions."""
+    return fingerprint(__version__, LAYOUT, name, made_from)
+
+
 class Run:
     """One run: its session, its folder, and its stages, each run at most once."""
 
@@ -82,13 +88,13 @@ class Run:
         return self.session.sides
 
     def stage(
-        self, name: str, title: str, made_from: Any, work: Callable[[Path, Callable[[int, int], None]], None],
+        self, name: str, title: str, made_from: Any, work: Callable[[Path, Progress], None],
         into: str = "", *, resumable: bool = False,
     ) -> Stage:  # fmt: skip
         """Run a stage unless it stands; the first that has to run checks the whole session before."""
         if name in self._finished:
             return self._finished[name]
-        made = fingerprint(__version__, LAYOUT, name, made_from)
+        made = stage_fingerprint(name, made_from)
         if not self.workspace.is_done(name, made):
             self.check()
             began = time.monotonic()
@@ -143,7 +149,8 @@ class Run:
 
         self.comparison()  # finds what can not be compared, before anything is replayed
         made_from = [
-            *(self.evaluation(s).fingerprint for s in self.sides), self.config.layer, self.config.activation_dtype,
+            *(self.evaluation(s).fingerprint for s in self.sides), self.session.layer_fingerprint,
+            self.config.activation_dtype,
         ]  # fmt: skip
         work = lambda folder, report: stages.validate(self, folder, report)  # noqa: E731
         return self.stage("validate", "try whether replay gives lm-eval's answers", made_from, work)
@@ -152,17 +159,25 @@ class Run:
         """Activations of all models on the corpora, or on what the tasks made them read."""
         from diffharness import stages
 
-        texts = [*self.config.corpus, *self.session.corpus_fingerprints] or [
-            self.evaluation(s).fingerprint for s in ("baseline", "candidate")
-        ]
-        made_from = [
-            {s: self.session.model_fingerprints[s] for s in self.sides},
-            texts, self.config.layer, self.config.train_tokens, self.config.seed, self.config.device,
-            self.config.activation_dtype, self.config.stream,
-        ]  # fmt: skip
         work = lambda folder, report: stages.harvest(self, folder, report)  # noqa: E731
         title = "read the texts with all models under nnsight" if not self.config.stream else "choose the texts"
-        return self.stage("harvest", title, made_from, work, "activations", resumable=True)
+        return self.stage("harvest", title, self._harvested_from(), work, "activations", resumable=True)
+
+    def _harvested_from(self) -> list[Any]:
+        """What the activations are made from."""
+        texts = [*self.config.corpus, *self.session.corpus_fingerprints] or [
+            self.evaluation(s).fingerprint for s in MAIN
+        ]
+        return [
+            {s: self.session.model_fingerprints[s] for s in self.sides},
+            texts, self.session.layer_fingerprint, self.config.train_tokens, self.config.seed, self.config.device,
+            self.config.activation_dtype, self.config.stream,
+        ]  # fmt: skip
+
+    @property
+    def harvest_fingerprint(self) -> str:
+        """That of the activations of corpora, before they are read."""
+        return stage_fingerprint("harvest", self._harvested_from())
 
     @cached_property
     def harvested(self) -> Harvested:
@@ -172,17 +187,23 @@ class Run:
         return stages.harvested(self)
 
     def crosscoder(self, sides: tuple[str, str]) -> Stage:
-        """A trained crosscoder over two of the models, with its quality."""
+        """A crosscoder over two of the models, trained or loaded, with its quality."""
         from diffharness import stages
 
+        name, title = f"train {'-'.join(sides)}", "–".join(sides)
+        into = "crosscoder" if sides == MAIN else f"crosscoder/{'-'.join(sides)}"
+        if sides == MAIN and self.session.loaded is not None:
+            made_from = [self.harvest().fingerprint, self.session.loaded.fingerprint, self.config.skip_special]
+            work = lambda folder, report: stages.load(self, folder, report)  # noqa: E731
+            return self.stage(name, f"load the crosscoder {title}", made_from, work, into)
+        config = self.config
+        seeds = config.seeds if sides == MAIN else 1
         made_from = [
-            self.harvest().fingerprint, sides, self.config.latents, self.config.k, self.config.seed,
-            self.config.skip_special,
+            self.harvest().fingerprint, sides, config.latents, config.k, config.sparsity, config.shared_latents,
+            config.dedicated, config.groups, config.seed, seeds, config.skip_special,
         ]  # fmt: skip
-        name = "–".join(sides)
-        into = "crosscoder" if sides == ("baseline", "candidate") else f"crosscoder/{'-'.join(sides)}"
         work = lambda folder, report: stages.train(self, sides, folder, report)  # noqa: E731
-        return self.stage(f"train {'-'.join(sides)}", f"train the crosscoder {name}", made_from, work, into)
+        return self.stage(name, f"train the crosscoder {title}", made_from, work, into, resumable=True)
 
     def latents(self, sides: tuple[str, str]) -> Stage:
         """Each latent scaled, identified, named, with examples."""
@@ -190,7 +211,7 @@ class Run:
 
         probes = self.config.probes
         made_from = [self.crosscoder(sides).fingerprint, path_fingerprint(probes) if probes is not None else None]
-        main = sides == ("baseline", "candidate")
+        main = sides == MAIN
         work = lambda folder, report: stages.describe_latents(self, sides, folder, report)  # noqa: E731
         return self.stage(
             f"latents {'-'.join(sides)}", f"scale and name the latents of {'–'.join(sides)}", made_from, work,
@@ -262,8 +283,8 @@ def default_command(config: RunConfig) -> str:
         option = f"--{name.replace('_', '-')}"
         if isinstance(value, bool):
             words.append(option if value else f"--no-{option.removeprefix('--')}")
-        elif name == "tasks":
-            words += [option, ",".join(value)]
+        elif name in ("tasks", "groups"):
+            words += [option, ",".join(map(str, value))]
         elif isinstance(value, list):
             for item in value:
                 words += [option, str(item)]

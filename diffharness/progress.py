@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Protocol
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.progress import TimeRemainingColumn as RemainingColumn
 
-Report = Callable[[int, int], None]
-"""Called with (done, total)."""
+
+class Report(Protocol):
+    """How far a stage is."""
+
+    def __call__(self, done: int, total: int, note: str = "", /) -> None:
+        """Say so, with a few words that stand behind the time left."""
+        ...
 
 
-def _unseen(_done: int, _total: int) -> None:
+def _unseen(_done: int, _total: int, _note: str = "", /) -> None:
     """Report to nobody."""
 
 
@@ -42,10 +48,15 @@ class StageProgress:
                 TimeElapsedColumn(),
                 TextColumn("[dim]left"),
                 RemainingColumn(),
+                TextColumn("[dim]{task.fields[note]}"),
             )
             with Progress(*columns, console=self.console, transient=True) as bars:
-                task = bars.add_task(title, total=None)
-                yield lambda done, total: bars.update(task, completed=done, total=total)
+                task = bars.add_task(title, total=None, note="")
+
+                def show(done: int, total: int, note: str = "", /) -> None:
+                    bars.update(task, completed=done, total=total, note=note)
+
+                yield show
         self.console.print(f"[green]✓[/] {title} [dim]{time.monotonic() - began:.1f} s[/]", highlight=False)
 
     def say(self, text: str) -> None:

@@ -8,15 +8,20 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from diffharness import defaults
 from diffharness.artifacts import fingerprint, model_fingerprint, path_fingerprint, split_model_args
 from diffharness.config import ASKED, RunConfig
+from diffharness.crosscoder_training import training_settings
 from diffharness.errors import UsageError
+from diffharness.loaded import LoadedCrosscoder, model_name
 
 if TYPE_CHECKING:
     from diffharness.activations.capture import LayerReader, UpperStack
     from diffharness.activations.corpora import CorpusSpec
     from diffharness.evaluation.harness import LoadedTasks
     from diffharness.evaluation.recording import RecordingModel
+
+MAIN = ("baseline", "candidate")
 
 
 @dataclass(frozen=True)
@@ -110,12 +115,28 @@ class Session:
         return self._models[side]
 
     def reader(self, side: str) -> LayerReader:
-        """Reads a side's activations at the run's layer."""
+        """Reads a side's activations at the run's layer, or layers."""
         from diffharness.activations.capture import LayerReader
 
         if side not in self._readers:
-            self._readers[side] = LayerReader(self.model(side).hf_model, self.layer)
+            self._readers[side] = LayerReader(self.model(side).hf_model, self.layers)
         return self._readers[side]
+
+    @cached_property
+    def loaded(self) -> LoadedCrosscoder | None:
+        """The crosscoder that is loaded in place of training."""
+        spec = self.config.crosscoder
+        return None if spec is None else LoadedCrosscoder(spec, self.config.code_norm)
+
+    @property
+    def layer_fingerprint(self) -> str:
+        """What the layer follows from, without loading anything."""
+        return self.config.layer or (defaults.LAYER if self.loaded is None else self.loaded.fingerprint)
+
+    @property
+    def names(self) -> dict[str, str]:
+        """What each side's model is called where others read it."""
+        return {side: model_name(args) for side, args in self.model_args.items()}
 
     @property
     def protocol(self) -> dict[str, Any]:
@@ -130,8 +151,9 @@ class Session:
 
     @property
     def skipped_ids(self) -> frozenset[int]:
-        """Ids whose positions have no code, besides the first of a sequence."""
-        return self.special_ids if self.config.skip_special else frozenset()
+        """Ids whose positions have no code, besides the first of a sequence; a loaded crosscoder may say which."""
+        own = self.loaded.skipped_ids if self.loaded is not None else None
+        return own if own is not None else self.special_ids if self.config.skip_special else frozenset()
 
     @property
     def device(self) -> str:
@@ -164,11 +186,26 @@ class Session:
         return {side: _architecture(side, args) for side, args in self.arguments.items()}
 
     @cached_property
-    def layer(self) -> int:
-        """The 0-based layer that `--layer` means."""
+    def layers(self) -> tuple[int, ...]:
+        """The 0-based layers that are read: those that `--layer` means, or a loaded crosscoder's.
+
+        Raises:
+            UsageError: a layer that the models do not have, or several for an account.
+        """
         from diffharness.activations.layers import resolve_layer
 
-        return resolve_layer(self.config.layer, self.n_layers)
+        own = self.loaded.config.layer if self.loaded is not None else None
+        spec = self.config.layer or (defaults.LAYER if own is None else str(own))
+        return tuple(sorted({resolve_layer(part, self.n_layers) for part in spec.split("+")}))
+
+    @property
+    def layer(self) -> int:
+        """The only layer of the run."""
+        if len(self.layers) > 1:
+            raise UsageError(
+                f"--layer {self.config.layer} names {len(self.layers)} layers, but an account is at one; name one"
+            )
+        return min(self.layers)
 
     @property
     def n_layers(self) -> int:
@@ -201,7 +238,7 @@ class Session:
                     f"the {side} has hidden size {size}, the baseline {sizes['baseline']}; a crosscoder here reads "
                     "models of one width, so compare models of one architecture"
                 )
-        _ = self.layer
+        self._check_crosscoder(sizes["baseline"])
         notes = [
             note
             for side in self.sides[1:]
@@ -211,8 +248,24 @@ class Session:
         ]
         if self.config.metric is not None:
             self.tasks.check_metric(self.config.metric)
-        _ = self.tasks
+        if self.config.needs_tasks:
+            _ = self.tasks
         return (*notes, *self._check_corpora())
+
+    def _check_crosscoder(self, d_model: int) -> None:
+        """Find options of the crosscoder that can not work, or a loaded one that does not fit."""
+        if not self.config.needs_tasks:
+            _ = self.layers
+        elif self.loaded is not None:
+            self.loaded.check(MAIN, d_model, self.config.layer, self.layer)
+            if self.config.skip_special and not self.skipped_ids:
+                raise UsageError(
+                    f"--crosscoder {self.config.crosscoder} was trained on the positions of special tokens too; leave "
+                    "--skip-special out"
+                )
+        else:
+            _ = self.layer
+            training_settings(self.config, d_model, len(MAIN))
 
     def _check_corpora(self) -> tuple[str, ...]:
         """Find corpora that can not be read; notes on tasks without a training split."""

@@ -22,7 +22,8 @@ from tests import tiny as made
 HEAVY = (
     "torch", "lm_eval", "transformers", "nnsight", "pydantic", "numpy", "scipy", "pyarrow", "altair", "jinja2", "rich",
 )  # fmt: skip
-COMMANDS = ["demo", "init", "run", "activations", "report", "schema"]
+COMMANDS = ["demo", "init", "run", "activations", "crosscoder", "report", "schema"]
+INNER = [f"crosscoder {name}" for name in ("train", "quality", "convert", "push")]
 
 
 def call(*arguments: object) -> Result:
@@ -96,6 +97,18 @@ CASES: dict[str, tuple[dict[str, object], tuple[str, ...]]] = {
     "corpus of one text": ({"corpus": "{bad}/one_text.jsonl"}, ("one_text.jsonl holds one text", "at least two")),
     "missing probes": ({"probes": "{bad}/none.jsonl"}, ("probes {bad}/none.jsonl", "give a UTF-8 JSONL")),
     "probes without category": ({"probes": "{bad}/one_text.jsonl"}, ("line 1: 'category' is missing", "write lines")),
+    "crosscoder that is not there": (
+        {"crosscoder": "{bad}/none", "latents": None, "k": None}, ("{bad}/none: no such folder or file", "check the"),
+    ),
+    "crosscoder and options of training": (
+        {"crosscoder": "x"}, ("latents is of training, but crosscoder x is loaded", "leave one of the two out"),
+    ),
+    "code norm of nothing": ({"code_norm": "sum"}, ("code_norm says how a file is read", "give the file")),
+    "more dedicated than there are": ({"dedicated": "20"}, ("are 40 latents, more than the 32 that there are",)),
+    "groups above all": ({"groups": "8,64"}, ("--groups 8,64 must ascend from 1 to at most the 32 latents",)),
+    "groups with a penalty": ({"groups": "8", "sparsity": "l1"}, ("groups go with batch_topk and topk",)),
+    "k above the default": ({"k": "65", "latents": None}, ("--k 65 is above the 64 latents that there are",)),
+    "several layers": ({"layer": "0+1"}, ("--layer 0+1 names 2 layers, but an account is at one",)),
     "k above latents": ({"k": "64"}, ("k 64 is above latents 32", "lower k or raise latents")),
     "unknown metric": ({"metric": "acc_norn"}, ("'acc_norn' is a metric of no task", "'acc_norm'", "bits_per_byte")),
     "unknown filter": ({"metric": "acc,strict"}, ("'acc,strict' is a metric of no task", "acc,none")),
@@ -113,8 +126,11 @@ def test_bad_input_is_one_line_before_any_work_and_leaves_nothing(tiny_options, 
     monkeypatch.setattr(harness, "evaluate", lambda *_, **__: pytest.fail("evaluated"))
     monkeypatch.setattr(harness, "TaskManager", included_only)
     changes, expected = CASES[case]
-    changes = {name: str(value).format(bad=bad) for name, value in changes.items()}
-    result = call("run", *flags({**tiny_options, "output": tmp_path / "new" / "run", **changes}))
+    options = {**tiny_options, "output": tmp_path / "new" / "run", **changes}
+    options |= {name: str(value).format(bad=bad) for name, value in changes.items()}
+    result = call(
+        "run", *flags({name: value for name, value in options.items() if changes.get(name, value) is not None})
+    )
     assert result.exit_code == 2, result.output
     line = result.stderr.splitlines()[-1]
     assert [x for x in result.stderr.splitlines() if not x.startswith("✓")] == [line]
@@ -162,7 +178,7 @@ def test_help_of_every_command_imports_nothing_heavy():
 import sys
 from click.testing import CliRunner
 from diffharness.cli import main
-for command in [[], *[[name] for name in {COMMANDS}]]:
+for command in [[], *[name.split() for name in {COMMANDS + INNER}]]:
     result = CliRunner().invoke(main, [*command, "--help"])
     assert result.exit_code == 0 and "Usage" in result.output, result.output
 print([name for name in {HEAVY} if name in sys.modules])
@@ -175,7 +191,7 @@ def test_every_command_has_help():
     result = call("--help")
     for name in [*COMMANDS, "lm-eval"]:
         assert name in result.output
-    for name in ("--baseline", "--smallest-effect", "--baseline-results", "--config"):
+    for name in ("--baseline", "--smallest-effect", "--baseline-results", "--config", "--crosscoder", "--sparsity"):
         assert name in call("run", "--help").output
 
 

@@ -34,6 +34,16 @@ def test_a_resolved_configuration_reads_back_as_itself(tmp_path):
     assert RunConfig.make(read_yaml(written(tmp_path, config.to_yaml()))) == config
 
 
+def test_a_resolved_configuration_with_a_loaded_crosscoder_reads_back_as_itself(tmp_path):
+    config = RunConfig.make({**MODELS, "crosscoder": "org/name", "code_norm": "mixed:1,0.1"})
+    assert RunConfig.make(read_yaml(written(tmp_path, config.to_yaml()))) == config
+
+
+@pytest.mark.parametrize("given", ["64,256", [64, 256], (64, 256)])
+def test_groups_are_numbers_however_they_are_given(given):
+    assert RunConfig.make({**MODELS, "groups": given}).groups == (64, 256)
+
+
 def test_single_values_may_stand_alone(tmp_path):
     values = {"baseline": "a", "candidate": "b", "tasks": "one, two", "corpus": "x.jsonl", "layer": 3}
     config = RunConfig.make(read_yaml(written(tmp_path, yaml.safe_dump(values))))
@@ -58,6 +68,10 @@ def test_python_may_give_paths_and_numbers():
         ({**MODELS, "limit": 0}, "limit: Input should be greater than 0"),
         ({**MODELS, "baseline_results": "x"}, "go together"),
         ({**MODELS, "tasks": 3}, "tasks: "),
+        ({**MODELS, "crosscoder": "x", "seeds": 2}, "seeds is of training, but crosscoder x is loaded; leave one"),
+        ({**MODELS, "code_norm": "sum"}, "code_norm says how a file is read; give the file as crosscoder"),
+        ({**MODELS, "sparsity": "l2"}, "sparsity: Input should be 'batch_topk'"),
+        ({**MODELS, "sparsity": "jumprelu", "groups": "8"}, "groups go with batch_topk and topk, not with sparsity"),
     ],
 )
 def test_wrong_values_are_named_in_one_line(values, message):

@@ -20,6 +20,9 @@ import diffharness
 from diffharness import cli, stages
 from diffharness.activations.store import ActivationStore
 from diffharness.artifacts import Workspace
+from diffharness.crosscoder import checkpoint, training
+from diffharness.crosscoder.formats.dictionary_learning_writer import write
+from diffharness.crosscoder.model import Crosscoder
 from diffharness.errors import RunError, UsageError
 from diffharness.evaluation import harness
 from diffharness.evaluation.scores import Evaluation
@@ -143,19 +146,212 @@ def test_damaged_artifact_reruns_its_stage_and_changes_nothing_else(again, ran, 
 
 def test_failing_stage_leaves_nothing_and_the_next_run_goes_on(again, ran, monkeypatch, tmp_path):
     def fails(run: object, sides: object, folder: Path, progress: object) -> None:
-        (folder / "config.json").write_text("half")
-        raise RunError("the training broke")
+        (folder / "latents.json").write_text("half")
+        raise RunError("the naming broke")
 
+    before = (tmp_path / "run" / "latents.json").read_text()
     with monkeypatch.context() as broken:
-        broken.setattr(stages, "train", fails)
+        broken.setattr(stages, "describe_latents", fails)
         with pytest.raises(RunError):
             again(latents=24)
-    config = json.loads((tmp_path / "run" / "crosscoder" / "config.json").read_text())
-    assert config["n_latents"] == 32, "the old one stands until the new is whole"
+    assert (tmp_path / "run" / "latents.json").read_text() == before, "the old one stands until the new is whole"
     assert not list((tmp_path / "run").glob(".*"))
     ran.clear()
     again(latents=24)
+    assert ran == FROM_LATENTS
+
+
+def test_training_that_was_cut_off_goes_on_and_ends_in_the_same_crosscoder(again, first, small, tmp_path, monkeypatch):
+    original, steps = training.train, []
+
+    def counted(*data: Any, progress: Any, **more: Any) -> Any:
+        def report(done: int, total: int) -> None:
+            steps.append(done)
+            progress(done, total)
+            if len(steps) == 100:
+                raise KeyboardInterrupt
+
+        return original(*data, progress=report, save_seconds=0.0, **more)
+
+    monkeypatch.setattr(training, "train", counted)
+    with pytest.raises(KeyboardInterrupt):
+        again(seed=3)
+    assert (tmp_path / "run" / "crosscoder" / "model.safetensors").read_bytes() == (
+        first / "crosscoder" / "model.safetensors"
+    ).read_bytes(), "the old one stands until the new is whole"
+    again(seed=3)
+    assert 90 < steps[100] <= 101, "what was done is not done again"
+    monkeypatch.setattr(training, "train", original)
+    diffharness.run(diffharness.RunConfig.make({**small, "seed": 3, "output": tmp_path / "whole"}))
+    for name in ("model.safetensors", "quality.json"):
+        a, b = (tmp_path / run / "crosscoder" / name for run in ("run", "whole"))
+        assert a.read_bytes() == b.read_bytes()
+    assert not list((tmp_path / "run").rglob(".*"))
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"sparsity": "topk"}, {"sparsity": "jumprelu"}, {"shared_latents": 4, "dedicated": 3}, {"groups": (8,)}],
+    ids=str,
+)
+def test_each_kind_of_crosscoder_runs_to_the_report(again, ran, changes, tmp_path):
+    found = again(**changes)
     assert ran == FROM_TRAIN
+    config = checkpoint.load(tmp_path / "run" / "crosscoder").config
+    assert config.training is not None
+    assert config.training.sparsity == changes.get("sparsity", "batch_topk")
+    assert (config.n_tied, config.n_dedicated) == ((4, (3, 3)) if "dedicated" in changes else (0, ()))
+    assert config.groups == ((8, 32) if "groups" in changes else ())
+    assert found.quality[0].sparsity == config.training.sparsity
+
+
+def test_seeds_say_how_stable_the_latents_are_and_the_first_is_the_same(again, ran, first, tmp_path):
+    found = again(seeds=2)
+    assert ran == FROM_TRAIN
+    stability = found.quality[0].stability
+    assert stability is not None
+    assert stability.seeds == (0, 1)
+    assert (tmp_path / "run" / "crosscoder" / "seed-1" / "model.safetensors").is_file()
+    assert (tmp_path / "run" / "crosscoder" / "model.safetensors").read_bytes() == (
+        first / "crosscoder" / "model.safetensors"
+    ).read_bytes()
+    again()
+    assert not (tmp_path / "run" / "crosscoder" / "seed-1" / "model.safetensors").exists()
+
+
+def test_a_runs_report_says_what_reconstructions_cost(first):
+    (quality,) = Report.load(first).quality
+    assert set(quality.splice) == {"baseline", "candidate"}
+    assert quality.stability is None
+    assert quality.stale is None
+    assert (first / "crosscoder" / "log.jsonl").is_file()
+
+
+@pytest.fixture
+def loading(first, small, tmp_path) -> Callable[..., Report]:
+    """Run with a crosscoder that is loaded."""
+
+    def run(crosscoder: Path, output: str = "loaded", **changes: object) -> Report:
+        options = {key: value for key, value in small.items() if key not in ("latents", "k")}
+        options |= {"crosscoder": crosscoder, "output": tmp_path / output, **changes}
+        return diffharness.run(diffharness.RunConfig.make(options))
+
+    return run
+
+
+def copied(first: Path, folder: Path, change: Callable[[Crosscoder], None]) -> Path:
+    """The finished run's crosscoder with something changed."""
+    one = checkpoint.load(first / "crosscoder")
+    change(one)
+    checkpoint.save(one, folder)
+    return folder
+
+
+def configured(**changes: object) -> Callable[[Crosscoder], None]:
+    def change(one: Crosscoder) -> None:
+        one.config = one.config.model_copy(update=changes)
+
+    return change
+
+
+def shifted(one: Crosscoder) -> None:
+    one.b_dec_MD.add_(0.01)
+
+
+def turned(one: Crosscoder) -> None:
+    one.W_dec_LMD.mul_(-1)
+
+
+def test_a_loaded_crosscoder_gives_the_account_of_the_one_that_was_trained(first, loading, ran, tmp_path):
+    found, before = loading(first / "crosscoder"), Report.load(first)
+    assert found.tasks == before.tasks
+    assert found.latents == before.latents
+    assert found.quality[0].source == "loaded from crosscoder"
+    assert found.quality[0].stale is None
+    assert "train baseline-candidate" in ran
+    ran.clear()
+    loading(first / "crosscoder")
+    assert ran == []
+
+
+def test_a_loaded_crosscoder_that_changed_is_loaded_again(first, loading, ran, tmp_path):
+    folder = copied(first, tmp_path / "cc", configured())
+    loading(folder)
+    ran.clear()
+    copied(first, folder, shifted)
+    loading(folder)
+    assert ran == FROM_TRAIN
+
+
+def test_a_loaded_crosscoder_says_the_layer_where_the_user_does_not(first, loading, tmp_path):
+    folder = copied(first, tmp_path / "cc", configured(layers=(0,)))
+    assert loading(folder, layer=None).run.layer == 0
+
+
+def test_what_explains_the_runs_activations_badly_is_called_stale(first, loading, tmp_path):
+    folder = copied(first, tmp_path / "cc", turned)
+    (quality,) = loading(folder, controls=False).quality
+    assert quality.stale is not None
+    assert "it explains" in quality.stale
+
+
+def test_a_crosscoder_of_another_project_is_loaded_and_what_was_assumed_is_said(first, loading, tmp_path):
+    write(checkpoint.load(first / "crosscoder"), tmp_path / "theirs")
+    found, before = loading(tmp_path / "theirs"), Report.load(first)
+    (quality,) = found.quality
+    assert quality.source.startswith("loaded from theirs; its models are taken in order; dictionary_learning, ")
+    for mine, theirs in zip(found.tasks, before.tasks, strict=True):
+        for a, b in zip(mine.components, theirs.components, strict=True):
+            assert a.contribution == pytest.approx(b.contribution, abs=1e-4)
+
+
+def test_a_missing_scale_is_fitted_to_the_runs_activations(first, loading, tmp_path):
+    """In units of mean norm √width, as Kissane et al.'s files are."""
+    trained = checkpoint.load(first / "crosscoder")
+    x_NMD = ActivationStore.open(first / "activations").rows(("baseline", "candidate"), 1)[:]
+    factor_M = 4.0 / x_NMD.double().norm(dim=-1).mean(dim=0)
+
+    def unscaled(one: Crosscoder) -> None:
+        one.scale_M.copy_(trained.scale_M / factor_M)
+        one.mean_MD.copy_(trained.mean_MD * factor_M[:, None])
+        one.config = one.config.model_copy(update={"expects": "mean norm √width"})
+
+    (quality,) = loading(copied(first, tmp_path / "cc", unscaled), controls=False).quality
+    assert "does not hold the scale of its input" in quality.source
+    before = Report.load(first).quality[0].explained_variance
+    assert quality.explained_variance == pytest.approx(before, abs=0.02)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"sides": ("ancestor", "candidate")}, "was trained on ancestor–candidate, but baseline–candidate are read"),
+        ({"sides": ("candidate", "baseline")}, "was trained on candidate–baseline, but baseline–candidate are read"),
+        ({"layers": (2,)}, r"reads layer 2, but --layer 1 means 1; leave --layer out, or give"),
+        ({"code_norm": "per_model"}, "has a code of its own for every model, and an account needs one"),
+        ({"layers": (0, 1)}, "reads layers 0, 1, but an account is at one layer"),
+    ],
+)
+def test_a_crosscoder_that_does_not_fit_is_refused_before_any_work(
+    first, loading, tmp_path, monkeypatch, change, message
+):
+    monkeypatch.setattr(harness, "evaluate", lambda *_, **__: pytest.fail("evaluated"))
+    one = checkpoint.load(first / "crosscoder").config.model_copy(update=change)
+    checkpoint.save(Crosscoder(one).requires_grad_(False), tmp_path / "cc")
+    with pytest.raises(UsageError, match=message) as error:
+        loading(tmp_path / "cc")
+    assert "\n" not in str(error.value)
+    assert not (tmp_path / "loaded").exists()
+
+
+def test_a_crosscoder_that_was_trained_on_special_tokens_refuses_to_skip_them(first, loading):
+    with pytest.raises(UsageError, match="positions of special tokens too; leave --skip-special out"):
+        loading(first / "crosscoder", skip_special=True)
+
+
+def test_a_crosscoder_that_skips_tokens_is_taken_at_its_word(first, loading, tmp_path):
+    loading(copied(first, tmp_path / "cc", configured(skipped_ids=(7,))))
+    assert checkpoint.load(tmp_path / "loaded" / "crosscoder").config.skipped_ids == (7,)
 
 
 def test_first_stage_that_fails_leaves_no_folder(small, tmp_path, monkeypatch):

@@ -3,7 +3,7 @@
 Only `pipeline.py` calls these; heavy imports happen inside, so that a finished run is read without them.
 """
 
-from diffharness.stages.dictionary import describe_latents, train
+from diffharness.stages.dictionary import describe_latents, load, train
 from diffharness.stages.explanation import account, check, control, report
 from diffharness.stages.replaying import harvest, harvested
 from diffharness.stages.scoring import compare, evaluate
@@ -18,6 +18,7 @@ __all__ = [
     "evaluate",
     "harvest",
     "harvested",
+    "load",
     "report",
     "train",
     "validate",

@@ -5,37 +5,74 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from diffharness.stages.reading import Progress, load_crosscoder, write_json
+from diffharness.stages.reading import MAIN, Progress, load_crosscoder, write_json
 
 if TYPE_CHECKING:
+    from diffharness.activations.splicing import SpliceLoss
+    from diffharness.crosscoder.model import Crosscoder
     from diffharness.pipeline import Run
+    from diffharness.progress import Report
+
+SCALE_TOKENS = 1 << 14
+"""Training tokens that a missing scale of a loaded crosscoder is taken from."""
 
 
-def train(run: Run, sides: tuple[str, str], folder: Path, progress: Progress) -> None:
-    """Train a crosscoder over two sides and measure it on held-out texts."""
-    from diffharness.assembly.latents import quality
-    from diffharness.crosscoder import checkpoint
-    from diffharness.crosscoder.config import TrainingSettings
-    from diffharness.crosscoder.quality import measure
-    from diffharness.crosscoder.training import train as train_crosscoder
-    from diffharness.defaults import crosscoder_size
+def train(run: Run, sides: tuple[str, str], folder: Path, progress: Report) -> None:
+    """Train crosscoders over two sides, one a seed, and measure the first on held-out texts."""
+    from diffharness.crosscoder_quality import measured
+    from diffharness.crosscoder_training import train_seeds, training_settings
 
     x_NMD, heldout_NMD = run.harvested.training(sides)
-    n_latents, k = crosscoder_size(x_NMD.shape[2], run.config.latents, run.config.k)
-    settings = TrainingSettings(n_latents=n_latents, k=k, seed=run.config.seed)
-    crosscoder = train_crosscoder(
+    session = run.session
+    trained = train_seeds(
         x_NMD,
-        settings,
+        heldout_NMD,
+        training_settings(run.config, x_NMD.shape[2], len(sides), seed=run.config.seed),
+        folder,
+        progress,
+        n_seeds=run.config.seeds if sides == MAIN else 1,
         sides=sides,
-        heldout_NMD=heldout_NMD,
-        layer=run.session.layer,
-        skipped_ids=run.session.skipped_ids,
-        device=run.session.device,
-        progress=progress,
+        layers=(session.layer,),
+        models=tuple(session.names[side] for side in sides),
+        skipped_ids=session.skipped_ids,
+        device=session.device,
     )
-    checkpoint.save(crosscoder, folder)
-    row = quality(crosscoder, measure(crosscoder, heldout_NMD))
+    row = measured(trained, heldout_NMD, splice=_splice(run, trained[0], sides))
     write_json(folder / "quality.json", row.model_dump(mode="json"))
+
+
+def load(run: Run, folder: Path, progress: Progress) -> None:
+    """Take a crosscoder that was trained before, under the run's names, and measure it on the run's texts."""
+    from diffharness.crosscoder import checkpoint
+    from diffharness.crosscoder.loading import fit_scale
+    from diffharness.crosscoder_quality import measured
+
+    session, loaded = run.session, run.session.loaded
+    assert loaded is not None
+    x_NMD, heldout_NMD = run.harvested.training(MAIN)
+    crosscoder = loaded.open(device=session.device)
+    changes = {"sides": MAIN, "layers": (session.layer,), "skipped_ids": tuple(sorted(session.skipped_ids))}
+    crosscoder.config = crosscoder.config.model_copy(update=changes)
+    if crosscoder.config.expects != "raw":
+        crosscoder = fit_scale(crosscoder, x_NMD[:SCALE_TOKENS])
+    progress(1, 2)
+    checkpoint.save(crosscoder, folder)
+    row = measured(
+        [crosscoder],
+        heldout_NMD,
+        splice=_splice(run, crosscoder, MAIN),
+        loaded_from=loaded.origin([session.names[side] for side in MAIN]),
+        stated=loaded.stated_quality,
+    )
+    write_json(folder / "quality.json", row.model_dump(mode="json"))
+
+
+def _splice(run: Run, crosscoder: Crosscoder, sides: tuple[str, ...]) -> dict[str, SpliceLoss]:
+    """What reconstructions cost the models on some held-out texts."""
+    from diffharness.activations.splicing import SPLICE_TEXTS
+    from diffharness.crosscoder_quality import spliced
+
+    return spliced(run.session, crosscoder, sides, run.harvested.heldout_ids(SPLICE_TEXTS))
 
 
 def probes_of(run: Run, sides: tuple[str, str], progress: Progress) -> Any:

@@ -24,12 +24,12 @@ HELDOUT_SHARE = 0.1
 
 
 class RunTexts:
-    """Reads texts with all models at the run's layer: from what `diffharness lm-eval` left, else by replay."""
+    """Reads texts with all models at the run's layers: from what `diffharness lm-eval` left, else by replay."""
 
     def __init__(self, run: Run) -> None:
         from diffharness.activations.harvesting import ReplayedTexts
 
-        self._layer = run.session.layer
+        self._layers = run.session.layers
         self._n_sides = len(run.sides)
         self._replayed = ReplayedTexts([run.session.reader(side) for side in run.sides], run.progress.say)
         self._recorded = [] if run.config.corpus else _recorded_stores(run)
@@ -40,11 +40,9 @@ class RunTexts:
 
         left = []
         for i, text in enumerate(texts):
-            found = [
-                store.text(places[text.ids], self._layer) for store, places in self._recorded if text.ids in places
-            ]
+            found = [(store, places[text.ids]) for store, places in self._recorded if text.ids in places]
             if len(found) == self._n_sides:
-                yield i, {self._layer: torch.cat(found, dim=1)}
+                yield i, {n: torch.cat([store.text(t, n) for store, t in found], dim=1) for n in self._layers}
             else:
                 left.append(i)
         for place, x in self._replayed([texts[i] for i in left]):
@@ -68,7 +66,7 @@ def _recorded_stores(run: Run) -> list[tuple[ActivationStore, dict[tuple[int, ..
             raise RunError(
                 f"{store.folder} holds activations of other weights than the {side}'s; record the evaluation again"
             )
-    if not all(run.session.layer in store.spec.layers for store in stores.values()):
+    if not all(set(run.session.layers) <= set(store.spec.layers) for store in stores.values()):
         return []
     return [(store, {text.ids: i for i, text in enumerate(store.texts)}) for store in stores.values()]
 
@@ -79,7 +77,7 @@ def store_spec(run: Run) -> StoreSpec:
 
     return StoreSpec(
         sides=run.sides,
-        layers=(run.session.layer,),
+        layers=run.session.layers,
         d_model=run.session.architectures["baseline"].hidden_size,
         dtype=run.session.store_dtype,
         models={side: run.session.model_fingerprints[side] for side in run.sides},
@@ -178,11 +176,17 @@ class Harvested:
         return self.store.texts
 
     def rows(self, sides: tuple[str, ...], texts: np.ndarray | None = None) -> Activations:
-        """Activations of some sides on the coded positions of some texts (indices; all by default)."""
+        """Activations of some sides on the coded positions of some texts (indices; all by default).
+
+        With several layers, all layers of the first side come first.
+        """
         run, skipped = self.run, self.run.session.skipped_ids
         if not run.config.stream:
+            from diffharness.side_by_side import SideBySide, models_first
+
             chosen = None if texts is None else texts.tolist()
-            return self.store.rows(sides, run.session.layer, chosen, skipped)
+            layers = [self.store.rows(sides, layer, chosen, skipped) for layer in run.session.layers]
+            return layers[0] if len(layers) == 1 else SideBySide(layers, models_first(len(layers), len(sides)))
         from diffharness.activations.streaming import StreamedActivations
 
         chosen = self.texts if texts is None else [self.texts[i] for i in texts.tolist()]
@@ -194,6 +198,10 @@ class Harvested:
             d_model=self.store.spec.d_model,
             skipped_ids=skipped,
         )
+
+    def heldout_ids(self, limit: int) -> list[tuple[int, ...]]:
+        """Token ids of the first held-out texts."""
+        return [self.texts[i].ids for i in np.flatnonzero(self.heldout)[:limit]]
 
     def training(self, sides: tuple[str, ...]) -> tuple[Activations, Activations]:
         """Activations to train on, and held-out ones."""

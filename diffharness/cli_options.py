@@ -1,0 +1,123 @@
+"""Options that several commands have; free of heavy imports, so that `--help` answers at once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+from diffharness import defaults
+
+Option = Callable[..., Any]
+MODEL = "a folder, a Hub id, or lm-eval model_args"
+SPARSITIES = ("batch_topk", "topk", "l1", "jumprelu")
+
+
+def together(*options: Option) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """One decorator for several options, in their order."""
+
+    def decorate(command: Callable[..., None]) -> Callable[..., None]:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return decorate
+
+
+def dictionary_options() -> list[Option]:
+    """What a crosscoder that is trained is like."""
+    return [
+        click.option("--latents", type=int, help=f"Size of the crosscoder  [{defaults.EXPANSION} × hidden size]"),
+        click.option("--k", type=int, help="Mean number of active latents a token  [hidden size / 32, 8 to 100]"),
+        click.option("--sparsity", type=click.Choice(SPARSITIES), help="What keeps the code sparse: the k largest "
+                     "over a batch or of every token, a penalty, or learned thresholds  "
+                     f"[{defaults.SPARSITY}]"),
+        click.option("--shared-latents", metavar="N", type=int, help="Latents whose decoders are the same in all "
+                     "models  [0]"),
+        click.option("--dedicated", metavar="N", type=int, help="Latents of each model alone, so many for each  [0]"),
+        click.option("--groups", metavar="A,B", help="Matryoshka: sizes of nested dictionaries; all latents come "
+                     "last by themselves  [none]"),
+        click.option("--seeds", metavar="N", type=int, help="Crosscoders to train with seeds of their own: the first "
+                     "is used, the others say how stable its latents are  [1]"),
+    ]  # fmt: skip
+
+
+def loaded_options() -> list[Option]:
+    """A crosscoder that is loaded in place of training."""
+    return [
+        click.option("--crosscoder", metavar="CROSSCODER", help="Load this crosscoder and train none: a folder, a "
+                     "file, or a Hub id (owner/name[@revision]), in our format or another project's; goes without "
+                     "the options of training."),
+        code_norm_option(),
+    ]  # fmt: skip
+
+
+def code_norm_option() -> Option:
+    """What some files do not say."""
+    return click.option(
+        "--code-norm",
+        metavar="NORM",
+        help="How the loaded file scales its code, where it does not say: sum, concatenated, mixed:A,B, none or "
+        "per_model.",
+    )
+
+
+def run_options(with_models: bool) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """The options of `run`; those of `demo` leave models, tasks and texts out."""
+    models: list[Option] = [
+        click.option("--baseline", metavar="MODEL", help=f"Model compared with: {MODEL}."),
+        click.option("--candidate", metavar="MODEL", help=f"Model compared: {MODEL}."),
+        click.option("--ancestor", metavar="MODEL", help="Model that both descend from; adds the category shift."),
+        click.option("--tasks", metavar="A,B", multiple=True, help="lm-eval tasks, groups or patterns; repeatable."),
+        click.option("--include-path", metavar="DIR", multiple=True, help="Folder of further tasks; repeatable."),
+        click.option("--metric", metavar="NAME[,FILTER]", help="What the account is of  [a task's first metric]"),
+        click.option("--corpus", metavar="TEXTS[@WEIGHT]", multiple=True, help="Texts to train the crosscoder on: "
+                     "JSONL (`text` in every line), .txt or Parquet, hf:NAME[:SPLIT[:COLUMN]], or `tasks` for the "
+                     "tasks' training splits; repeatable  [what the tasks made the models read]"),
+        click.option("--probes", metavar="JSONL", help="Texts that name latents (`text` and `category` in every "
+                     "line)  [none: latents stay unclear]"),
+        click.option("--baseline-results", metavar="DIR", help="Go on from what `diffharness lm-eval` recorded, or "
+                     "from a folder of plain lm-eval (--output_path with --log_samples, any engine)."),
+        click.option("--candidate-results", metavar="DIR", help="The same for the candidate."),
+        click.option("--replay-baseline", metavar="MODEL", help="Hugging Face weights to replay --baseline-results "
+                     "with  [those that were scored]"),
+        click.option("--replay-candidate", metavar="MODEL", help="The same for the candidate."),
+        *loaded_options(),
+        click.option("--config", metavar="YAML", type=click.Path(path_type=Path), help="Read options from a file; "
+                     "`diffharness init` writes one."),
+    ]  # fmt: skip
+    asked: list[Option] = [
+        click.option("--num-fewshot", type=int, help="Examples before each document  [as the task says]"),
+        click.option("--apply-chat-template/--no-chat-template", default=None, help="Put prompts into the baseline's "
+                     "chat template, for both models alike  [no]"),
+        click.option("--fewshot-as-multiturn/--no-fewshot-as-multiturn", default=None, help="Make examples turns of "
+                     "the conversation  [as lm-eval]"),
+        click.option("--system-instruction", metavar="TEXT", help="What comes before every prompt."),
+        click.option("--gen-kwargs", metavar="KEY=VALUE,...", help="Generation arguments in place of the tasks' own."),
+    ]  # fmt: skip
+    common: list[Option] = [
+        click.option("--layer", metavar="N", help="Decoder block, or fraction of depth  "
+                     f"[{defaults.LAYER}, or what the loaded crosscoder reads]"),
+        *dictionary_options(),
+        click.option("--train-tokens", type=int, help=f"Tokens of the corpora to read  [{defaults.TRAIN_TOKENS}]"),
+        click.option("--activation-dtype", metavar="DTYPE", help="float32, bfloat16 or float16: what activations are "
+                     "stored in  [as the models compute]"),
+        click.option("--stream/--store", default=None, help="Feed activations straight into training, never to disk; "
+                     "every pass reads the texts again  [store]"),
+        click.option("--skip-special/--code-special", default=None, help="Leave out the positions of special tokens, "
+                     "as the first one always is  [code]"),
+        click.option("--limit", type=float, help="Documents a task: a count, or a fraction below 1  [all]"),
+        click.option("--batch-size", metavar="N", help=f"lm-eval's batch size, or auto  [{defaults.BATCH_SIZE}]"),
+        click.option("--device", help="Torch device  [the first GPU, else the CPU]"),
+        click.option("--seed", type=int, help=f"Of the crosscoder, samples and intervals  [{defaults.SEED}]"),
+        click.option("--smallest-effect", type=float, help="Gaps below this are no change: absolute for scores from "
+                     f"0 to 1, else relative  [{defaults.SMALLEST_EFFECT}]"),
+        click.option("--controls/--no-controls", default=None, help="Try the account with a random encoder and "
+                     "shuffled labels  [controls]"),
+    ]  # fmt: skip
+    output = defaults.OUTPUT if with_models else defaults.DEMO_OUTPUT
+    last: list[Option] = [click.option("--output", metavar="DIR", help=f"The run's folder  [{output}]")]
+
+    return together(*([*models, *asked] if with_models else []), *common, *last)
