@@ -18,6 +18,8 @@ INTEGRAL = 30.0
 """Change of log λ over a whole training in which L0 is e times too large."""
 PROPORTIONAL = 2.0
 """Change of log λ at once, of as large an L0."""
+TOLERANCE = 0.05
+"""Of the error, in which λ rests: L0 hardly answers to λ where most of what is active is needed."""
 SMOOTHING = 0.9
 """Share of the last steps' error in a step's."""
 REACH = math.log(1e4)
@@ -48,7 +50,8 @@ class AdaptedPenalty:
         seen = max(-1.0, min(1.0, math.log(max(l0, 1e-3 * target) / target)))
         self._error = SMOOTHING * self._error + (1 - SMOOTHING) * seen
         if share > FIRST_SHARE:
-            self._log_weight += INTEGRAL * (share - self._share) * self._error
+            beyond = math.copysign(max(0.0, abs(self._error) - TOLERANCE), self._error)
+            self._log_weight += INTEGRAL * (share - self._share) * beyond
         self._log_weight = max(self._start - REACH, min(self._start + REACH, self._log_weight))
         self._share = share
 

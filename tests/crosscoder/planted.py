@@ -16,8 +16,8 @@ class Planted:
 
     x_NMD: Tensor
     directions_LMD: Tensor
-    """Zero where a model lacks the direction. First those that all models have alike, then the rotated ones, then
-    those of some models only."""
+    """Zero where a model lacks the direction. First those that all models have alike, then the rotated ones, the faint
+    ones, and those of some models only."""
     code_NL: Tensor
 
     @property
@@ -33,6 +33,8 @@ def plant(
     n_only: tuple[int, ...] = (4, 4),
     n_rotated: int = 0,
     rotation_cosine: float = 0.5,
+    n_faint: int = 0,
+    faintness: float = 0.3,
     n_of_models: Mapping[tuple[int, ...], int] | None = None,
     d_model: int = 32,
     widths: tuple[int, ...] = (),
@@ -45,13 +47,14 @@ def plant(
     """`n_shared` directions in all models alike and `n_only[m]` in model m alone; each fires on its own.
 
     `n_rotated` more are in all models but turned: any two models' directions have cosine `rotation_cosine`.
+    `n_faint` more are in all models alike, but in the first only `faintness` times as long.
     `n_of_models` counts more by the models that have them, such as {(0, 1): 4} of three. `k`: exactly so many fire on
     every token, where given. `widths`: models narrower than `d_model` have zeros above theirs.
     """
     dictionary = torch.Generator().manual_seed(dictionary_seed)
     generator = torch.Generator().manual_seed(1000 + seed)
     n_models = len(n_only)
-    owners = [tuple(range(n_models))] * (n_shared + n_rotated)
+    owners = [tuple(range(n_models))] * (n_shared + n_rotated + n_faint)
     for model, count in enumerate(n_only):
         owners += [(model,)] * count
     for models, count in (n_of_models or {}).items():
@@ -66,10 +69,13 @@ def plant(
     offset_MD = torch.randn(n_models, d_model, generator=dictionary)
     turned = slice(n_shared, n_shared + n_rotated)
     directions_LMD[turned] = _turned(directions_LMD[turned], rotation_cosine, dictionary)
+    strength_LM = torch.ones(n_latents, n_models)
+    strength_LM[n_shared + n_rotated : n_shared + n_rotated + n_faint, 0] = faintness
     inside_MD = torch.arange(d_model) < torch.tensor(widths or (d_model,) * n_models)[:, None]
     directions_LMD = directions_LMD * inside_MD
     if widths:
         directions_LMD = _unit(directions_LMD)
+    directions_LMD = directions_LMD * strength_LM[..., None]
     if k is None:
         active_NL = torch.rand(n_tokens, n_latents, generator=generator) < active_share
     else:

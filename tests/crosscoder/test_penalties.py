@@ -198,7 +198,7 @@ def test_an_adapted_penalty_brings_l0_to_k_without_swinging(n_steps: int, steepn
         noisy = l0 * (1 + 0.03 * float(torch.randn((), generator=generator)))
         penalty.update(noisy, share)
         seen.append(l0)
-    assert seen[-1] == pytest.approx(16, rel=0.05)
+    assert seen[-1] == pytest.approx(16, rel=0.08)
     assert min(seen) > 8
     late = torch.tensor(seen[2 * n_steps // 3 :])
     assert float((late / 16).log().abs().max()) < 0.15
