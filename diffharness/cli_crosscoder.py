@@ -79,7 +79,7 @@ def train(output: Path, logs: tuple[str, ...], device: str | None, **options: An
     given = {name: value for name, value in options.items() if value is not None and value != ()}
     own = {name: given.pop(name) for name in TrainOptions.model_fields if name in given}
     trained = TrainOptions.make(own)
-    source = _source(given, output, trained.seed, device)
+    source = _source({**given, "seed": trained.seed}, output, device)
     row = train_crosscoder(source, trained, output, device=device, logs=logs, console=_console())
     print_quality(row, _console(out=True), str(output))
 
@@ -99,7 +99,6 @@ def quality(
     spec: str,
     code_norm: str | None,
     everything: bool | None,
-    seed: int | None,
     json_file: Path | None,
     device: str | None,
     **options: Any,
@@ -116,17 +115,15 @@ def quality(
     quiet_libraries()
     from diffharness.loaded import LoadedCrosscoder
     from diffharness.quality_table import print_quality, write_quality
+    from diffharness.standalone import as_trained
     from diffharness.standalone import quality as measure
 
     loaded = LoadedCrosscoder(spec, code_norm, option="")
     given = {name: value for name, value in options.items() if value is not None and value != ()}
-    if loaded.config.layers and "layer" not in given:
-        given["layer"] = "+".join(map(str, loaded.config.layers))
-    if seed is None:
-        seed = loaded.config.training.seed if loaded.config.training is not None else defaults.SEED
+    given = as_trained(loaded.config, given)
     everything = "activations" not in given if everything is None else everything
     with tempfile.TemporaryDirectory() as scratch:
-        source = _source(given, Path(scratch), seed, device)
+        source = _source(given, Path(scratch), device)
         row = measure(loaded, source, everything=everything, device=device, console=_console())
     print_quality(row, _console(out=True), spec)
     if json_file is not None:
@@ -219,7 +216,7 @@ def push(
         click.echo(f"uploaded to {upload(Path(scratch), repo_id, private=private)}")
 
 
-def _source(given: dict[str, Any], output: Path, seed: int, device: str | None) -> Any:
+def _source(given: dict[str, Any], output: Path, device: str | None) -> Any:
     """The activations that the options name."""
     from diffharness.harvest_source import choose
 
@@ -228,7 +225,7 @@ def _source(given: dict[str, Any], output: Path, seed: int, device: str | None) 
     activations, layer = given.get("activations", ()), given.get("layer")
     if layer is not None:
         options["layer"] = _numbers("--layer", layer, "+") if activations else layer
-    options |= {"output": output, "seed": seed, "device": device}
+    options |= {"output": output, "device": device}
     return choose(activations, _words(given.get("sides")), options, console=_console())
 
 

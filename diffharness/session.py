@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from diffharness import defaults
+from diffharness.architecture import Architecture, read_architecture
 from diffharness.artifacts import fingerprint, model_fingerprint, path_fingerprint, split_model_args
 from diffharness.config import ASKED, RunConfig
 from diffharness.crosscoder_training import training_settings
@@ -22,17 +22,6 @@ if TYPE_CHECKING:
     from diffharness.evaluation.recording import RecordingModel
 
 MAIN = ("baseline", "candidate")
-
-
-@dataclass(frozen=True)
-class Architecture:
-    """What has to fit between the models, read without loading weights."""
-
-    hidden_size: int
-    n_layers: int
-    tokenizer: Any
-    vocabulary: Mapping[str, int]
-    special_ids: frozenset[int]
 
 
 class Session:
@@ -183,7 +172,7 @@ class Session:
     @cached_property
     def architectures(self) -> dict[str, Architecture]:
         """Each side's sizes and vocabulary."""
-        return {side: _architecture(side, args) for side, args in self.arguments.items()}
+        return {side: read_architecture(side, args) for side, args in self.arguments.items()}
 
     @cached_property
     def layers(self) -> tuple[int, ...]:
@@ -306,18 +295,3 @@ def _files_named_in(folder: Path) -> list[Path]:
             if path.suffix in (".json", ".jsonl", ".csv", ".parquet", ".txt", ".tsv") and path.is_file():
                 found.add(path)
     return sorted(found)
-
-
-def _architecture(side: str, arguments: Mapping[str, Any]) -> Architecture:
-    from diffharness.evaluation.loading import read_architecture
-
-    config, tokenizer = read_architecture(arguments, side)
-    try:
-        text = config.get_text_config(decoder=True)
-        sizes = text.hidden_size, text.num_hidden_layers
-    except (AttributeError, ValueError) as error:
-        raise UsageError(
-            f"the {side} {arguments['pretrained']!r} ({config.model_type}) is no language model of one decoder; only "
-            "those can be compared"
-        ) from error
-    return Architecture(*sizes, tokenizer, tokenizer.get_vocab(), frozenset(tokenizer.all_special_ids))

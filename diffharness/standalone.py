@@ -84,6 +84,19 @@ def train(
     return _read_quality(output)
 
 
+def as_trained(config: CrosscoderConfig, options: Mapping[str, Any]) -> dict[str, Any]:
+    """Options of activations; what is left out is as the crosscoder was trained: layers, positions, held-out texts."""
+    found = dict(options)
+    of_file = any(path.is_file() for path in options.get("activations", ()))
+    if config.layers and not of_file:
+        found.setdefault("layer", "+".join(map(str, config.layers)))
+    if config.skipped_ids and not of_file:
+        found.setdefault("skip_special", True)
+    if config.training is not None:
+        found.setdefault("seed", config.training.seed)
+    return found
+
+
 def quality(
     loaded: LoadedCrosscoder,
     source: Source,

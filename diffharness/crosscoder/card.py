@@ -122,12 +122,13 @@ def _splice_rows(column: str, loss: Any) -> list[tuple[str, str]]:
 
 def _usage(config: CrosscoderConfig, repo_id: str) -> str:
     code = "(tokens, models, latents): every model has its own" if config.decoupled else "(tokens, latents)"
+    units = "raw activations" if config.expects == "raw" else "activations scaled to a mean norm of √width"
     return f"""\
 ```python
 import diffharness.crosscoder
 
 crosscoder = diffharness.crosscoder.load("{repo_id}")
-# x: raw activations (tokens, {len(config.columns)}, {config.d_model}), in the order {", ".join(config.columns)}
+# x: {units} (tokens, {len(config.columns)}, {config.d_model}), in the order {", ".join(config.columns)}
 f = crosscoder.encode(x)  # {code}
 x_hat = crosscoder.decode(f)
 d = crosscoder.state()["W_dec_LMD"]  # decoders: (latents, models, width)

@@ -25,7 +25,7 @@ def steering_vectors(crosscoder: Crosscoder, latents: Sequence[int], side: str) 
     """What one unit of each of some latents together adds to a model's residual stream, by layer, in raw units.
 
     Raises:
-        UsageError: the crosscoder's layers are not known, or a latent or side that it does not have.
+        UsageError: the crosscoder's layers or units are not known, or a latent or side that it does not have.
     """
     config = crosscoder.config
     if side not in config.sides:
@@ -37,6 +37,11 @@ def steering_vectors(crosscoder: Crosscoder, latents: Sequence[int], side: str) 
         raise UsageError(f"--latents {wrong} is out of range; the crosscoder has latents 0 to {config.n_latents - 1}")
     if not config.layers:
         raise UsageError("the crosscoder's file does not say which layer it reads; give it as --layer")
+    if config.expects != "raw":
+        raise UsageError(
+            "the crosscoder's file does not hold the scale of its input, so its rows are not in the model's units; "
+            "load it in a run (--crosscoder) and export what the run leaves in crosscoder/"
+        )
     decoder_LMD = crosscoder.raw_decoder().detach()
     first = config.sides.index(side) * len(config.layers)
     width = config.widths[first] if config.widths else config.d_model

@@ -83,12 +83,13 @@ def test_padding_of_a_narrower_model_is_left_out():
         ({"side": "ancestor"}, "--side ancestor is not of this crosscoder; it has baseline, candidate"),
         ({"hookpoint": "layers.3"}, r"--hookpoint 'layers.3' has no \{layer\}"),
         ({"name": "s.csv"}, r"has to end in .pt"),
+        ({"expects": "mean norm √width"}, "does not hold the scale of its input, so its rows are not in the model's"),
         ({"layers": ()}, "does not say which layer it reads; give it as --layer"),
     ],
 )
 def test_what_can_not_steer_is_one_line(tmp_path, changes, message):
     given = {"latents": [1], "side": "candidate", "coefficient": 1.0, "layers": (1,), "name": "s.pt", **changes}
-    crosscoder = random_crosscoder(given.pop("layers"))
+    crosscoder = random_crosscoder(given.pop("layers"), expects=given.pop("expects", "raw"))
     with pytest.raises(UsageError, match=message) as error:
         steered.write(crosscoder, tmp_path / given.pop("name"), **given)
     assert "\n" not in str(error.value)
