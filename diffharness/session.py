@@ -184,6 +184,11 @@ class Session:
         from diffharness.activations.layers import resolve_layer
 
         own = self.loaded.config.layer if self.loaded is not None else None
+        if own is not None and self.config.layer is None and own >= self.n_layers:
+            raise UsageError(
+                f"--crosscoder {self.config.crosscoder} reads layer {own}, the models have layers 0 to "
+                f"{self.n_layers - 1}; give one of these models"
+            )
         spec = self.config.layer or (defaults.LAYER if own is None else str(own))
         return tuple(sorted({resolve_layer(part, self.n_layers) for part in spec.split("+")}))
 

@@ -219,12 +219,15 @@ def _refuse_other(output: Path, made: str, settings: TrainingSettings) -> bool:
     """
     from diffharness.crosscoder.config import CrosscoderConfig
 
+    try:
+        stages = json.loads((output / "manifest.json").read_text(encoding="utf-8"))["stages"]
+        entry = stages.get(STAGE, {}).get("fingerprint")
+    except (OSError, ValueError, KeyError, AttributeError):
+        stages, entry = {}, None
+    if "compare" in stages:
+        raise UsageError(f"--output {output} is the folder of a run; choose another")
     if not (output / "config.json").exists():
         return False
-    try:
-        entry = json.loads((output / "manifest.json").read_text(encoding="utf-8"))["stages"][STAGE]["fingerprint"]
-    except (OSError, ValueError, KeyError, TypeError):
-        entry = None
     if entry == made:
         return not altered_files(output, STAGE)
     try:

@@ -158,6 +158,29 @@ def test_recordings_of_one_model_each_are_paired_by_what_was_read(recorded, tmp_
     assert config.models == ("baseline", "candidate")
 
 
+def test_one_recording_is_a_dictionary_of_one_model(recorded, tmp_path):
+    done = call("train", "--activations", recorded[0], "--layer", 1, "--sides", "mine", *SIZES, "--output",
+                tmp_path / "cc")  # fmt: skip
+    assert done.exit_code == 0, done.output
+    assert checkpoint.load(tmp_path / "cc").config.columns == ("mine",)
+    assert "mine" in texts(done)
+
+
+def test_the_folder_of_a_run_is_not_written_into(tiny_run, trained):
+    before = sorted(tiny_run.rglob("*"))
+    done = call("train", "--activations", trained, *SIZES, "--output", tiny_run)
+    assert (done.exit_code, "is the folder of a run; choose another" in done.stderr) == (2, True)
+    assert sorted(tiny_run.rglob("*")) == before
+
+
+def test_a_run_s_activations_train_over_all_its_models(tiny_run, tiny, tmp_path):
+    done = call("train", "--activations", tiny_run, *SIZES, "--output", tmp_path / "cc")
+    assert done.exit_code == 0, done.output
+    config = checkpoint.load(tmp_path / "cc").config
+    assert config.sides == ("baseline", "candidate", "ancestor")
+    assert config.models[0] == tiny.baseline.name
+
+
 def test_a_file_of_activations_trains_too(planted_file, tmp_path):
     done = call("train", "--activations", planted_file, "--latents", 32, "--k", 3, "--device", "cpu", "--sides", "a,b",
                 "--layer", 3, "--output", tmp_path / "cc")  # fmt: skip

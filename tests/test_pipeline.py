@@ -339,21 +339,28 @@ def test_a_missing_scale_is_fitted_to_the_runs_activations(first, loading, tmp_p
 @pytest.mark.parametrize(
     ("change", "message"),
     [
+        (
+            {"sides": ("candidate",)},
+            r"is over one model \(candidate\), but baseline, candidate are read; give one that",
+        ),
+        ({"d_model": 24}, "reads width 24, the models have 16; give"),
         ({"sides": ("ancestor", "candidate")}, "was trained on ancestor–candidate, but baseline–candidate are read"),
         ({"sides": ("candidate", "baseline")}, "was trained on candidate–baseline, but baseline–candidate are read"),
         ({"layers": (2,)}, r"reads layer 2, but --layer 1 means 1; leave --layer out, or give"),
         ({"code_norm": "per_model"}, "has a code of its own for every model, and an account needs one"),
         ({"layers": (0, 1)}, "reads layers 0, 1, but an account is at one layer"),
+        ({"layers": (13,), "no layer": True}, "reads layer 13, the models have layers 0 to 2; give one of these"),
     ],
 )
 def test_a_crosscoder_that_does_not_fit_is_refused_before_any_work(
     first, loading, tmp_path, monkeypatch, change, message
 ):
     monkeypatch.setattr(harness, "evaluate", lambda *_, **__: pytest.fail("evaluated"))
+    options = {"layer": None} if change.pop("no layer", False) else {}
     one = checkpoint.load(first / "crosscoder").config.model_copy(update=change)
     checkpoint.save(Crosscoder(one).requires_grad_(False), tmp_path / "cc")
     with pytest.raises(UsageError, match=message) as error:
-        loading(tmp_path / "cc")
+        loading(tmp_path / "cc", **options)
     assert "\n" not in str(error.value)
     assert not (tmp_path / "loaded").exists()
 
