@@ -41,8 +41,6 @@ class Opened:
     skipped_ids: frozenset[int] = frozenset()
     models: tuple[str, ...] = ()
     """What the models are called, where that is known."""
-    widths: tuple[int, ...] = ()
-    """Width of every column, where they differ."""
     device: str | None = None
     """Where the models are, if there are any."""
     splice: Callable[[Crosscoder], Mapping[str, SpliceLoss]] | None = None
@@ -65,6 +63,11 @@ class Source(Protocol):
     @property
     def d_model(self) -> int:
         """Width, of the widest model."""
+        ...
+
+    @property
+    def widths(self) -> tuple[int, ...]:
+        """Width of every column, where they differ."""
         ...
 
     @property
@@ -148,6 +151,11 @@ class FileSource:
         return int(self._x_NMD.shape[2])
 
     @property
+    def widths(self) -> tuple[int, ...]:
+        """They do not differ."""
+        return ()
+
+    @property
     def fingerprint(self) -> str:
         """Of the file's content."""
         return fingerprint(path_fingerprint(self.path), self.sides, self.layers)
@@ -221,6 +229,12 @@ class StoreSource:
         return max(store.spec.d_model for store in self._stores)
 
     @property
+    def widths(self) -> tuple[int, ...]:
+        """Where recordings are of models of different widths: the narrower are padded with zeros."""
+        found = tuple(store.spec.d_model for store in self._stores for _ in self.layers)
+        return found if len(set(found)) > 1 else ()
+
+    @property
     def fingerprint(self) -> str:
         """Of the indices, which hold every shard's checksum."""
         indices = [path_fingerprint(store.folder / "index.parquet") for store in self._stores]
@@ -243,12 +257,10 @@ class StoreSource:
             raise UsageError("the recordings have no sequence in common; record the same tasks with every model")
         heldout_T = heldout_texts(common, HELDOUT_SHARE, np.random.default_rng(self.seed))
         pieces = [self._rows([places, common], mask, skipped) for mask in (~heldout_T, heldout_T, heldout_T | True)]
-        widths = getattr(pieces[0], "widths", ())
         return Opened(
             *pieces,
             skipped_ids=skipped,
             models=_names(self.folders, self._columns),
-            widths=widths if len(set(widths)) > 1 else (),
         )
 
     def _rows(self, paired: Sequence[Any], mask_T: np.ndarray, skipped: frozenset[int]) -> Activations:

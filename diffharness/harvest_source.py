@@ -78,6 +78,11 @@ class ModelSource:
         return self._run.session.architectures["baseline"].hidden_size
 
     @property
+    def widths(self) -> tuple[int, ...]:
+        """They do not differ."""
+        return ()
+
+    @property
     def fingerprint(self) -> str:
         """Of models, texts and layer, before anything is read."""
         return fingerprint(self._run.harvest_fingerprint, self.config.skip_special)

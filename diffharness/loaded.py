@@ -137,10 +137,15 @@ class LoadedCrosscoder:
                 "crosscoder whose models share the code"
             )
 
-    def check_models(self, sides: tuple[str, ...], d_model: int) -> None:
+    def check_models(self, sides: tuple[str, ...], d_model: int, widths: tuple[int, ...] = ()) -> None:
         """Refuse one that is over other models, by number, name or width.
 
         A file of ours names its models; those of other formats are taken in order.
+
+        Args:
+            sides: of the models that are read, in order.
+            d_model: their width.
+            widths: of every column, where they differ.
 
         Raises:
             UsageError: naming both.
@@ -152,10 +157,15 @@ class LoadedCrosscoder:
                 f"{shown} is over {count} ({', '.join(config.sides)}), but {', '.join(sides)} are read; give one that "
                 f"was trained on {len(sides)}"
             )
-        if any(width != d_model for width in config.widths or (config.d_model,)):
-            read = ", ".join(map(str, config.widths or (config.d_model,)))
+        alike = (d_model,) * len(sides)
+        there, wanted = (
+            _by_model(config.widths, sides) or (config.d_model,) * len(sides),
+            _by_model(widths, sides) or alike,
+        )
+        if there != wanted:
             raise UsageError(
-                f"{shown} reads width {read}, the models have {d_model}; give a crosscoder of these models"
+                f"{shown} reads width {_shown(there)}, the models have {_shown(wanted)}; give a crosscoder of these "
+                "models"
             )
         if config.sides != sides and (not config.source or set(config.sides) <= OWN_NAMES):
             raise UsageError(
@@ -183,3 +193,12 @@ class LoadedCrosscoder:
                 "root of the width"
             )
         return "; ".join(parts)
+
+
+def _by_model(widths: tuple[int, ...], sides: tuple[str, ...]) -> tuple[int, ...]:
+    """One width a model, from one a model and layer."""
+    return widths[:: max(1, len(widths) // len(sides))]
+
+
+def _shown(widths: tuple[int, ...]) -> str:
+    return ", ".join(map(str, dict.fromkeys(widths)))

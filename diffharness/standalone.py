@@ -73,7 +73,7 @@ def train(
                 logs=_loggers(logs, output, settings, made),
                 sides=source.sides,
                 layers=source.layers,
-                widths=opened.widths,
+                widths=source.widths,
                 models=opened.models,
                 skipped_ids=opened.skipped_ids,
                 device=device or opened.device or _default_device(),
@@ -116,7 +116,7 @@ def quality(
     progress = StageProgress(console)
     source.check(progress)
     config = loaded.config
-    loaded.check_models(source.sides, source.d_model)
+    loaded.check_models(source.sides, source.d_model, source.widths)
     if config.layers and source.layers and config.layers != source.layers:
         raise UsageError(
             f"{loaded.spec} reads layer {_joined(config.layers)}, the activations are of layer "

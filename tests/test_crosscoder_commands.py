@@ -20,6 +20,7 @@ from diffharness.crosscoder.config import CrosscoderConfig
 from diffharness.crosscoder.model import Crosscoder
 from diffharness.recording import record_command_line
 from tests.crosscoder.planted import plant
+from tests.tiny import save_model
 
 SIZES = ["--latents", 32, "--k", 4, "--steps", 60, "--device", "cpu"]
 RESULT = {"config.json", "model.safetensors", "quality.json", "log.jsonl", "manifest.json"}
@@ -127,13 +128,19 @@ def test_three_models_are_one_crosscoder_in_the_documented_order(tiny, tmp_path)
     assert checkpoint.load(tmp_path / "one").config.columns == ("candidate", "ancestor")
 
 
+def record(model: Path, folder: Path, tiny: Any, tasks: str, layer: str) -> None:
+    """Leave what lm-eval's own door makes a model read, with its activations."""
+    record_command_line(
+        ["run", "--model", "diffharness", "--model_args", f"pretrained={model},record_to={folder},layer={layer}",
+         "--tasks", tasks, "--include_path", str(tiny.tasks), "--batch_size", "4", "--device", "cpu"]
+    )  # fmt: skip
+
+
 @pytest.fixture(scope="module")
 def recorded(quick_door, tiny, tmp_path_factory) -> list[Path]:
     folder = tmp_path_factory.mktemp("recorded")
     for side, tasks in (("baseline", "tiny_choice,tiny_word"), ("candidate", "tiny_word,tiny_choice")):
-        args = f"pretrained={getattr(tiny, side)},record_to={folder / side},layer=1+0"
-        record_command_line(["run", "--model", "diffharness", "--model_args", args, "--tasks", tasks, "--include_path",
-                             str(tiny.tasks), "--batch_size", "4", "--device", "cpu"])  # fmt: skip
+        record(getattr(tiny, side), folder / side, tiny, tasks, "1+0")
     return [folder / "baseline", folder / "candidate"]
 
 
@@ -156,6 +163,20 @@ def test_recordings_of_one_model_each_are_paired_by_what_was_read(recorded, tmp_
     config = checkpoint.load(tmp_path / "cc").config
     assert config.layers == (0, 1)
     assert config.models == ("baseline", "candidate")
+
+
+def test_models_of_different_widths_are_read_together(recorded, quick_door, tiny, tmp_path):
+    save_model(tmp_path / "wide", seed=3, hidden_size=32)
+    record(tmp_path / "wide", tmp_path / "recorded", tiny, "tiny_word", "1")
+    both = ["--activations", recorded[0], "--activations", tmp_path / "recorded"]
+    done = call("train", *both, *SIZES, "--output", tmp_path / "cc")
+    assert done.exit_code == 0, done.output
+    found = checkpoint.load(tmp_path / "cc")
+    assert (found.config.layers, found.config.widths) == ((1,), (16, 32))
+    assert not found.W_dec_LMD[:, 0, 16:].any()
+    assert call("quality", tmp_path / "cc", *both).exit_code == 0
+    refused = call("quality", tmp_path / "cc", *(w for f in recorded for w in ("--activations", f)))
+    assert "reads width 16, 32, the models have 16; give a crosscoder of these models" in refused.stderr
 
 
 def test_one_recording_is_a_dictionary_of_one_model(recorded, tmp_path):
