@@ -23,7 +23,8 @@ class TrainingSettings(BaseModel):
     """What keeps the code sparse: the k largest of a token on average over the batch, or of every token; a penalty on
     the code times its decoders' norms; or a threshold for each latent that is learned with a penalty."""
     penalty: float | None = Field(default=None, gt=0)
-    """Weight of the penalty of `l1` and `jumprelu`; left out: adapted from step to step until k latents are active."""
+    """Weight of the penalty, for `l1` in units of the width's root, for `jumprelu` in units of the width
+    (`penalties.py`); left out: adapted from step to step until k latents are active."""
     n_tied: int = Field(default=0, ge=0)
     """Designated shared latents: their decoders are the same in all models."""
     tied_penalty: float = Field(default=0.2, gt=0, le=1)
@@ -57,7 +58,8 @@ class TrainingSettings(BaseModel):
     """A latent that was silent for so many tokens is dead; left out: a twentieth of all tokens read, at
     most 10 million."""
     initial_k: int | None = Field(default=None, ge=1)
-    """Where set, k moves in a straight line from here to `k` within `annealing_share` of the steps."""
+    """Where set, k moves in a straight line from here to `k` within `annealing_share` of the steps; so does the number
+    of active latents that an adapted penalty aims at."""
     annealing_share: float = Field(default=0.2, ge=0, le=1)
     product_dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     """What candidates for the code are found in; the chosen are computed in float32 in any case. `auto`: bfloat16
