@@ -100,6 +100,9 @@ CASES: dict[str, tuple[dict[str, object], tuple[str, ...]]] = {
     "crosscoder that is not there": (
         {"crosscoder": "{bad}/none", "latents": None, "k": None}, ("{bad}/none: no such folder or file", "check the"),
     ),
+    "crosscoder that is out of reach": (
+        {"crosscoder": "owner/nothing", "latents": None, "k": None}, ("owner/nothing can not be reached from here",),
+    ),
     "crosscoder and options of training": (
         {"crosscoder": "x"}, ("latents is of training, but crosscoder x is loaded", "leave one of the two out"),
     ),

@@ -213,6 +213,27 @@ def test_a_file_of_activations_trains_too(planted_file, tmp_path):
     assert row["n_measured_tokens"] == 300
 
 
+def test_what_training_shows_goes_to_other_logs_too_when_asked(planted_file, tmp_path, monkeypatch):
+    (tmp_path / "packages").mkdir()
+    (tmp_path / "packages" / "wandb.py").write_text(
+        "import pathlib, json\n"
+        f"_file = pathlib.Path({str(tmp_path / 'sent.jsonl')!r})\n"
+        "class Run:\n"
+        "    def log(self, record, step): _file.open('a').write(json.dumps([step, sorted(record)]) + '\\n')\n"
+        "    def finish(self): _file.open('a').write('[]\\n')\n"
+        "def init(**given): return Run()\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path / "packages"))
+    done = call("train", "--activations", planted_file, *SIZES, "--log", "wandb", "--output", tmp_path / "cc")
+    assert done.exit_code == 0, done.output
+    *sent, closed = [json.loads(line) for line in (tmp_path / "sent.jsonl").read_text().splitlines()]
+    assert [step for step, _ in sent] == [
+        json.loads(line)["step"] for line in (tmp_path / "cc" / "log.jsonl").read_text().splitlines()
+    ]
+    assert "unexplained" in sent[0][1]
+    assert closed == []
+
+
 def test_ctrl_c_and_the_same_command_end_in_the_same_weights(planted_file, tmp_path, monkeypatch):
     arguments = ["train", "--activations", planted_file, *SIZES, "--seeds", 2, "--output"]
     whole = call(*arguments, tmp_path / "whole")
