@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import TypeAdapter
 from rich.console import Console
 
-from diffharness import __version__
+from diffharness import __version__, defaults
 from diffharness.artifacts import Workspace, fingerprint, path_fingerprint
 from diffharness.config import RunConfig
 from diffharness.progress import Report as Progress
@@ -71,12 +71,17 @@ class Run:
     """One run: its session, its folder, and its stages, each run at most once."""
 
     def __init__(self, config: RunConfig, console: Console | None = None, command: str | None = None) -> None:
+        asked_layer = config.layer
         config, self.recorded = with_recorded(config)
+        recorded_layer = config.layer
+        if config.crosscoder is not None and asked_layer is None:  # a loaded crosscoder's own layer comes first
+            config = config.model_copy(update={"layer": None})
         self.config = config
         self.command = command or default_command(config)
         self.workspace = Workspace(config.output)
         sides = {side: getattr(config, side) for side in ("baseline", "candidate", "ancestor")}
-        self.session = Session(config, {side: args for side, args in sides.items() if args is not None})
+        model_args = {side: args for side, args in sides.items() if args is not None}
+        self.session = Session(config, model_args, recorded_layer or defaults.LAYER)
         self.progress = StageProgress(console)
         self.seconds = 0.0
         self._notes: tuple[str, ...] | None = None

@@ -30,10 +30,12 @@ class Session:
     Args:
         config: the run.
         model_args: by side, lm-eval model arguments; ancestor optional.
+        usual_layer: what is read where neither the user nor a loaded crosscoder says it.
     """
 
-    def __init__(self, config: RunConfig, model_args: Mapping[str, str]) -> None:
+    def __init__(self, config: RunConfig, model_args: Mapping[str, str], usual_layer: str = defaults.LAYER) -> None:
         self.config = config
+        self._usual_layer = usual_layer
         self.model_args = dict(model_args)
         self._models: dict[str, RecordingModel] = {}
         self._readers: dict[str, LayerReader] = {}
@@ -120,7 +122,9 @@ class Session:
     @property
     def layer_fingerprint(self) -> str:
         """What the layer follows from, without loading anything."""
-        return self.config.layer or (defaults.LAYER if self.loaded is None else self.loaded.fingerprint)
+        if self.config.layer is not None or self.loaded is None:
+            return self.config.layer or self._usual_layer
+        return fingerprint(self.loaded.fingerprint, self._usual_layer)
 
     @property
     def names(self) -> dict[str, str]:
@@ -189,7 +193,7 @@ class Session:
                 f"--crosscoder {self.config.crosscoder} reads layer {own}, the models have layers 0 to "
                 f"{self.n_layers - 1}; give one of these models"
             )
-        spec = self.config.layer or (defaults.LAYER if own is None else str(own))
+        spec = self.config.layer or (self._usual_layer if own is None else str(own))
         return tuple(sorted({resolve_layer(part, self.n_layers) for part in spec.split("+")}))
 
     @property

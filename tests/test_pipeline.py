@@ -446,6 +446,18 @@ def test_run_goes_on_from_two_recordings_without_reading_again(recorded, tmp_pat
     assert any(c.ablation for t in found.tasks for c in t.components)
 
 
+@pytest.mark.parametrize("layers", [(0,), ()], ids=["file says 0", "file says nothing"])
+def test_a_loaded_crosscoder_takes_the_layer_it_says_from_recordings(recorded, first, tmp_path, monkeypatch, layers):
+    monkeypatch.setattr("diffharness.activations.replay.replay", lambda *_, **__: pytest.fail("read again"))
+    one = checkpoint.load(first / "crosscoder")
+    one.config = one.config.model_copy(update={"layers": layers})
+    checkpoint.save(one, tmp_path / "cc")
+    options = {"crosscoder": tmp_path / "cc", "device": "cpu", "controls": False, "output": tmp_path / "run"}
+    options |= {f"{side}_results": folder for side, folder in recorded.items()}
+    monkeypatch.setattr("diffharness.stages.dictionary._splice", lambda *_: None)
+    assert diffharness.run(diffharness.RunConfig.make(options)).run.layer == (layers[0] if layers else 1)
+
+
 def test_paired_recordings_are_what_a_replay_reads(recorded, small, tmp_path):
     results = {f"{side}_results": folder for side, folder in recorded.items()}
     stores = []
