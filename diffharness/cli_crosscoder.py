@@ -72,9 +72,9 @@ def train(output: Path, logs: tuple[str, ...], device: str | None, **options: An
     from diffharness.cli import quiet_libraries
 
     quiet_libraries()
-    from diffharness.crosscoder_training import TrainOptions
-    from diffharness.quality_table import print_quality
-    from diffharness.standalone import train as train_crosscoder
+    from diffharness.report.quality_table import print_quality
+    from diffharness.stages.training import TrainOptions
+    from diffharness.standalone.crosscoders import train as train_crosscoder
 
     given = {name: value for name, value in options.items() if value is not None and value != ()}
     own = {name: given.pop(name) for name in TrainOptions.model_fields if name in given}
@@ -114,9 +114,9 @@ def quality(
 
     quiet_libraries()
     from diffharness.loaded import LoadedCrosscoder
-    from diffharness.quality_table import print_quality, write_quality
-    from diffharness.standalone import as_trained
-    from diffharness.standalone import quality as measure
+    from diffharness.report.quality_table import print_quality, write_quality
+    from diffharness.standalone.crosscoders import as_trained
+    from diffharness.standalone.crosscoders import quality as measure
 
     loaded = LoadedCrosscoder(spec, code_norm, option="")
     given = {name: value for name, value in options.items() if value is not None and value != ()}
@@ -161,7 +161,7 @@ def convert(
 
     quiet_libraries()
     from diffharness.loaded import LoadedCrosscoder
-    from diffharness.standalone import convert as convert_crosscoder
+    from diffharness.standalone.crosscoders import convert as convert_crosscoder
 
     convert_crosscoder(
         LoadedCrosscoder(spec, code_norm, option=""),
@@ -198,7 +198,7 @@ def push(
     quiet_libraries()
     from diffharness.crosscoder.hub import push as upload
     from diffharness.loaded import LoadedCrosscoder
-    from diffharness.standalone import ready_to_push
+    from diffharness.standalone.crosscoders import ready_to_push
 
     loaded = LoadedCrosscoder(spec, code_norm, option="")
     if dry_run:
@@ -218,7 +218,7 @@ def push(
 
 def _source(given: dict[str, Any], output: Path, device: str | None) -> Any:
     """The activations that the options name."""
-    from diffharness.harvest_source import choose
+    from diffharness.standalone.harvesting import choose
 
     named = ("layer", "sides", "activations")
     options = {name: value for name, value in given.items() if name not in named}

@@ -11,9 +11,9 @@ from diffharness import defaults
 from diffharness.architecture import Architecture, read_architecture
 from diffharness.artifacts import fingerprint, model_fingerprint, path_fingerprint, split_model_args
 from diffharness.config import ASKED, RunConfig
-from diffharness.crosscoder_training import training_settings
 from diffharness.errors import UsageError
 from diffharness.loaded import LoadedCrosscoder, model_name
+from diffharness.stages.training import training_settings
 
 if TYPE_CHECKING:
     from diffharness.activations.capture import LayerReader, UpperStack

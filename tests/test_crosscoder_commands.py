@@ -13,12 +13,12 @@ from click.testing import CliRunner, Result
 from safetensors.torch import save_file
 
 from diffharness import cli
-from diffharness.activation_sources import StoreSource
 from diffharness.activations.store import ActivationStore
 from diffharness.crosscoder import checkpoint, training
 from diffharness.crosscoder.config import CrosscoderConfig
 from diffharness.crosscoder.model import Crosscoder
 from diffharness.recording import record_command_line
+from diffharness.standalone.sources import StoreSource
 from tests.crosscoder.planted import plant
 from tests.tiny import save_model
 
@@ -435,8 +435,8 @@ CASES: dict[str, tuple[list[object], str]] = {
 @pytest.mark.parametrize("case", CASES)
 def test_what_can_not_work_is_one_line_and_leaves_nothing(trained, planted_file, odd, tmp_path, monkeypatch, case):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("diffharness.crosscoder_training.train_seeds", lambda *_, **__: pytest.fail("trained"))
-    monkeypatch.setattr("diffharness.standalone.train_seeds", lambda *_, **__: pytest.fail("trained"))
+    monkeypatch.setattr("diffharness.stages.training.train_seeds", lambda *_, **__: pytest.fail("trained"))
+    monkeypatch.setattr("diffharness.standalone.crosscoders.train_seeds", lambda *_, **__: pytest.fail("trained"))
     arguments, expected = CASES[case]
     names = {"planted": planted_file, "odd": odd, "cc": trained, "out": tmp_path / "out"}
     done = call(*(str(a).format(**names) for a in arguments))

@@ -33,6 +33,7 @@ def for_tiny(text: str, tiny) -> str:
     text = re.sub(r"path/to/(baseline|candidate)", lambda m: str(getattr(tiny, m[1])), text)
     text = text.replace("hellaswag,arc_easy", "tiny").replace("hellaswag", "tiny_choice")
     text = text.replace("texts.jsonl", str(tiny.corpus)).replace("probes.jsonl", str(tiny.probes))
+    text = text.replace("held-out.jsonl", str(tiny.corpus))
     if "lm-eval run" in text:
         return f"{text} --include_path {tiny.tasks} --device cpu"
     if "--baseline-results" in text:
@@ -55,14 +56,28 @@ def test_every_command_works_as_written(tiny, tmp_path):
             edited = edited.replace("path/or/hub-id-of-the-candidate", str(tiny.candidate))
             edited = edited.replace("[hellaswag, arc_easy]", f"[tiny_word]\ninclude_path: [{tiny.tasks}]")
             file.write_text(edited + "latents: 16\nk: 4\ntrain_tokens: 2000\n")
+    _try_the_crosscoder(tmp_path / "my-crosscoder")
     assert (tmp_path / "reports" / "mine" / "report.html").is_file()
     assert (tmp_path / "recorded" / "candidate" / "ledger.parquet").is_file()
+
+
+def _try_the_crosscoder(folder: Path) -> None:
+    """The second Python example, on the crosscoder that the commands left."""
+    import torch
+
+    import diffharness.crosscoder
+
+    width = diffharness.crosscoder.load(folder).config.d_model
+    names = {"x": torch.randn(7, 2, width)}
+    exec(blocks("python")[1].replace("my-crosscoder", str(folder)), names)
+    assert names["x_hat"].shape == names["x"].shape
+    assert names["decoders"].shape[1:] == names["x"].shape[1:]
 
 
 @pytest.mark.slow
 def test_python_example_works_as_written(tiny, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    (code,) = blocks("python")
+    code = blocks("python")[0]
     small = f'"include_path": ["{tiny.tasks}"], "latents": 16, "k": 4, "train_tokens": 2000, "output"'
     exec(for_tiny(code, tiny).replace('"output"', small), {})
     assert "tiny_choice" in capsys.readouterr().out

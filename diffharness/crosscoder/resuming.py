@@ -19,7 +19,7 @@ from torch import Tensor
 from diffharness.errors import RunError, UsageError
 
 STATE_NAME = "training.safetensors"
-SAVE_SECONDS = 60.0
+SAVE_SECONDS = 15.0
 """Least time between two saves."""
 SAVE_COST = 20
 """And at least so many times what a save takes."""

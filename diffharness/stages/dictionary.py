@@ -19,8 +19,8 @@ SCALE_TOKENS = 1 << 14
 
 def train(run: Run, sides: tuple[str, str], folder: Path, progress: Report) -> None:
     """Train crosscoders over two sides, one a seed, and measure the first on held-out texts."""
-    from diffharness.crosscoder_quality import measured
-    from diffharness.crosscoder_training import train_seeds, training_settings
+    from diffharness.stages.quality import measured
+    from diffharness.stages.training import train_seeds, training_settings
 
     x_NMD, heldout_NMD = run.harvested.training(sides)
     session = run.session
@@ -45,7 +45,7 @@ def load(run: Run, folder: Path, progress: Progress) -> None:
     """Take a crosscoder that was trained before, under the run's names, and measure it on the run's texts."""
     from diffharness.crosscoder import checkpoint
     from diffharness.crosscoder.loading import fit_scale
-    from diffharness.crosscoder_quality import measured
+    from diffharness.stages.quality import measured
 
     session, loaded = run.session, run.session.loaded
     assert loaded is not None
@@ -70,7 +70,7 @@ def load(run: Run, folder: Path, progress: Progress) -> None:
 def _splice(run: Run, crosscoder: Crosscoder, sides: tuple[str, ...]) -> dict[str, SpliceLoss]:
     """What reconstructions cost the models on some held-out texts."""
     from diffharness.activations.splicing import SPLICE_TEXTS
-    from diffharness.crosscoder_quality import spliced
+    from diffharness.stages.quality import spliced
 
     return spliced(run.session, crosscoder, sides, run.harvested.heldout_ids(SPLICE_TEXTS))
 

@@ -182,7 +182,7 @@ class Harvested:
         """
         run, skipped = self.run, self.run.session.skipped_ids
         if not run.config.stream:
-            from diffharness.side_by_side import SideBySide, models_first
+            from diffharness.activations.side_by_side import SideBySide, models_first
 
             chosen = None if texts is None else texts.tolist()
             layers = [self.store.rows(sides, layer, chosen, skipped) for layer in run.session.layers]

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from diffharness.activations.rows import ActivationRows
-from diffharness.side_by_side import SideBySide, models_first
+from diffharness.activations.side_by_side import SideBySide, models_first
 
 
 def rows(

@@ -8,19 +8,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from diffharness.artifacts import Workspace, altered_files, write_atomically
-from diffharness.crosscoder_training import TrainOptions, train_seeds
 from diffharness.errors import RunError, UsageError
 from diffharness.loaded import LoadedCrosscoder
 from diffharness.pipeline import stage_fingerprint
 from diffharness.progress import StageProgress
+from diffharness.stages.training import TrainOptions, train_seeds
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from diffharness.activation_sources import Opened, Source
     from diffharness.crosscoder.config import CrosscoderConfig, TrainingSettings
     from diffharness.crosscoder.logs import Log
     from diffharness.report.schema import CrosscoderQuality
+    from diffharness.standalone.sources import Opened, Source
 
 STAGE = "crosscoder"
 QUALITY_NAME = "quality.json"
@@ -205,7 +205,7 @@ def _measured(
     loaded_from: str = "",
     stated: Mapping[str, Any] | None = None,
 ) -> CrosscoderQuality:
-    from diffharness.crosscoder_quality import measured
+    from diffharness.stages.quality import measured
 
     splice = opened.splice(trained[0]) if opened.splice is not None else None
     return measured(trained, tokens_NMD, splice=splice, loaded_from=loaded_from, stated=stated)

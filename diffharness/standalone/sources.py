@@ -264,7 +264,7 @@ class StoreSource:
         )
 
     def _rows(self, paired: Sequence[Any], mask_T: np.ndarray, skipped: frozenset[int]) -> Activations:
-        from diffharness.side_by_side import SideBySide, models_first
+        from diffharness.activations.side_by_side import SideBySide, models_first
 
         places, common = paired
         chosen = [common[i] for i in np.flatnonzero(mask_T)]

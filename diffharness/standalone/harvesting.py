@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import model_validator
 
-from diffharness.activation_sources import FileSource, Opened, Source, StoreSource
 from diffharness.artifacts import fingerprint
 from diffharness.config import RunConfig
 from diffharness.errors import RunError, UsageError
+from diffharness.standalone.sources import FileSource, Opened, Source, StoreSource
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -109,7 +109,7 @@ class ModelSource:
 
     def _splice(self, crosscoder: Crosscoder) -> Mapping[str, SpliceLoss]:
         from diffharness.activations.splicing import SPLICE_TEXTS
-        from diffharness.crosscoder_quality import spliced
+        from diffharness.stages.quality import spliced
 
         return spliced(self._run.session, crosscoder, self.sides, self._run.harvested.heldout_ids(SPLICE_TEXTS))
 

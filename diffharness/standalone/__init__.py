@@ -1,0 +1,1 @@
+"""Crosscoders without a benchmark: activations from models and texts or from stores, training, measuring, sharing."""
