@@ -11,14 +11,14 @@ from torch import Tensor
 
 from diffharness.crosscoder.batches import Activations
 from diffharness.crosscoder.model import Crosscoder
-from diffharness.crosscoder.normalisation import coded_chunks
+from diffharness.crosscoder.normalisation import chunks, code_chunk_tokens
 
 
 @torch.no_grad()
 def calibrate(crosscoder: Crosscoder, heldout_NMD: Activations) -> None:
     """Set the inference threshold so that the mean number of active latents on held-out tokens is k."""
     calibration = ThresholdCalibration((crosscoder.config.k or 1) * len(heldout_NMD))
-    for x_NMD in coded_chunks(heldout_NMD, crosscoder.n_latents):
+    for x_NMD in chunks(heldout_NMD, code_chunk_tokens(crosscoder.config)):
         f_NL = crosscoder.pre_activations(crosscoder.normalize(x_NMD)).relu_()
         calibration.update(f_NL.mul_(crosscoder.code_norm_L))
     crosscoder.threshold.fill_(calibration.threshold())

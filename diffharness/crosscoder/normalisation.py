@@ -16,8 +16,8 @@ from diffharness.crosscoder.config import CrosscoderConfig
 from diffharness.errors import RunError
 
 CHUNK_TOKENS = 4096
-CODE_BYTES = 16 << 20
-"""Memory that the dense codes of a piece may take."""
+CODE_VALUES = 1 << 22
+"""Activations (tokens × latents) that are in memory at a time, several times over: 16 MiB each in float32."""
 
 
 def chunks(x_NMD: Activations, chunk_tokens: int = CHUNK_TOKENS) -> Iterator[Tensor]:
@@ -26,9 +26,10 @@ def chunks(x_NMD: Activations, chunk_tokens: int = CHUNK_TOKENS) -> Iterator[Ten
         yield x_NMD[start : start + chunk_tokens]
 
 
-def coded_chunks(x_NMD: Activations, n_latents: int) -> Iterator[Tensor]:
-    """Contiguous pieces, so small that tokens × latents values in float32 take at most `CODE_BYTES`."""
-    return chunks(x_NMD, max(16, min(CHUNK_TOKENS, CODE_BYTES // (4 * n_latents))))
+def code_chunk_tokens(config: CrosscoderConfig) -> int:
+    """Tokens whose dense codes are computed at a time: so many that the code stays within `CODE_VALUES`."""
+    n_codes = len(config.columns) if config.decoupled else 1
+    return max(1, min(CHUNK_TOKENS, CODE_VALUES // (config.n_latents * n_codes)))
 
 
 def normalisation(x_NMD: Activations, config: CrosscoderConfig) -> tuple[Float[Tensor, "M D"], Float[Tensor, " M"]]:

@@ -1,7 +1,7 @@
 """How well a crosscoder reads its models, on tokens that it was not trained on.
 
-Legend: N tokens, M models (models × layers where several layers are read), D width, L latents, B latents of a block; V
-is L, or M and L where every model has a code of its own.
+Legend: N tokens, M models (models × layers where several layers are read), D width, L latents; V is L, or M and L where
+every model has a code of its own.
 """
 
 from __future__ import annotations
@@ -15,16 +15,13 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from diffharness.crosscoder.batches import Activations
+from diffharness.crosscoder.geometry import decoder_cosine, delta_norm
 from diffharness.crosscoder.model import Crosscoder
-from diffharness.crosscoder.normalisation import CHUNK_TOKENS, chunks
+from diffharness.crosscoder.normalisation import chunks, code_chunk_tokens
 from diffharness.errors import RunError
 
 DELTA_NORM_BINS = 20
 COSINE_BINS = 40
-CHUNK_VALUES = 1 << 24
-"""Activations (tokens × latents) that are in memory at a time, several times over: 64 MiB each in float32."""
-BLOCK_VALUES = 1 << 22
-"""Decoder entries of a model that are compared at a time in float64: 32 MiB."""
 STALE_EXPLAINED_VARIANCE = 0.6
 """Below this share of some model's variance a loaded crosscoder is *stale*: what it explains is not what is there."""
 STALE_DROP = 0.1
@@ -85,7 +82,7 @@ def measure(crosscoder: Crosscoder, heldout_NMD: Activations) -> QualityMeasures
     sum_MD = torch.zeros(crosscoder.mean_MD.shape, dtype=torch.float64)
     fired_L = torch.zeros(crosscoder.n_latents, dtype=torch.long)
     origin_MD = heldout_NMD[:1][0]  # any token: sums of squares around it do not cancel, and constants give 0
-    for x_NMD in chunks(heldout_NMD, chunk_tokens(crosscoder)):
+    for x_NMD in chunks(heldout_NMD, code_chunk_tokens(crosscoder.config)):
         f_NV = crosscoder.encode(x_NMD)
         fired_L += (f_NV != 0).flatten(0, -2).sum(dim=0).cpu()
         decoded_NMD = crosscoder.denormalize(crosscoder.decode_normalized(f_NV).double())
@@ -119,18 +116,13 @@ def measure(crosscoder: Crosscoder, heldout_NMD: Activations) -> QualityMeasures
 @torch.no_grad()
 def reconstruct(crosscoder: Crosscoder, x_NMD: Float[Tensor, "N M D"]) -> Float[Tensor, "N M D"]:
     """Raw reconstructions of raw activations, in chunks that bound the memory whatever the number of latents."""
-    return torch.cat([crosscoder(piece_NMD) for piece_NMD in x_NMD.split(chunk_tokens(crosscoder))])
-
-
-def chunk_tokens(crosscoder: Crosscoder) -> int:
-    """Tokens whose codes are computed at a time: so many that tokens × latents stays within `CHUNK_VALUES`."""
-    n_codes = len(crosscoder.config.columns) if crosscoder.config.decoupled else 1
-    return max(1, min(CHUNK_TOKENS, CHUNK_VALUES // (crosscoder.n_latents * n_codes)))
+    pieces = x_NMD.split(code_chunk_tokens(crosscoder.config))
+    return torch.cat([crosscoder(piece_NMD) for piece_NMD in pieces])
 
 
 @torch.no_grad()
 def decoder_pairs(crosscoder: Crosscoder, alive_L: Bool[Tensor, " L"]) -> tuple[DecoderPair, ...]:
-    """Δnorm and cosines of every two models at the same layer, block by block in float64 (formulas: `geometry`)."""
+    """Δnorm and cosines of every two models at the same layer, in float64."""
     columns, n_layers = crosscoder.config.columns, max(1, len(crosscoder.config.layers))
     places = range(len(columns))
     pairs = [(a, b) for a in places for b in places if a < b and a % n_layers == b % n_layers]
@@ -138,13 +130,8 @@ def decoder_pairs(crosscoder: Crosscoder, alive_L: Bool[Tensor, " L"]) -> tuple[
 
 
 def _pair(crosscoder: Crosscoder, alive_L: Tensor, a: int, b: int) -> DecoderPair:
-    delta_parts, cosine_parts = [], []
-    for d_BMD in crosscoder.W_dec_LMD.split(max(1, BLOCK_VALUES // crosscoder.config.d_model)):
-        first_BD, second_BD = d_BMD[:, a].double(), d_BMD[:, b].double()
-        norm_a, norm_b = first_BD.norm(dim=-1), second_BD.norm(dim=-1)
-        delta_parts.append((((norm_b - norm_a) / torch.maximum(norm_a, norm_b) + 1) / 2).cpu())
-        cosine_parts.append(((first_BD * second_BD).sum(dim=-1) / (norm_a * norm_b)).clamp(-1, 1).cpu())
-    delta_L, cosine_L = torch.cat(delta_parts), torch.cat(cosine_parts)[alive_L.cpu()]
+    delta_L = delta_norm(crosscoder, (a, b)).cpu()
+    cosine_L = decoder_cosine(crosscoder, (a, b)).cpu()[alive_L.cpu()]
     delta_L, cosine_L = delta_L[delta_L.isfinite()], cosine_L[cosine_L.isfinite()]
     delta_counts, _ = np.histogram(delta_L.numpy(), bins=np.arange(DELTA_NORM_BINS + 1) / DELTA_NORM_BINS)
     cosine_counts, _ = np.histogram(cosine_L.numpy(), bins=_cosine_edges())

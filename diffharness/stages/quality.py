@@ -39,9 +39,15 @@ def measured(
     measures = measure(first, heldout_NMD)
     matches = [matched_share(first, other, alive=measures.fired_L) for other in others]
     stable = min(matches, key=lambda found: found.share, default=None)
-    variance = stated.get("explained_variance") if stated is not None else None
-    stale = staleness(measures, variance if isinstance(variance, dict) else None) if loaded_from else None
+    stale = staleness(measures, _stated_variance(stated)) if loaded_from else None
     return quality(first, measures, splice=splice, stability=stable, stale=stale, source=loaded_from)
+
+
+def _stated_variance(stated: Mapping[str, Any] | None) -> dict[str, float]:
+    """Explained variance by model in another's `quality.json`, which may hold anything."""
+    found = (stated or {}).get("explained_variance")
+    values = found.items() if isinstance(found, dict) else ()
+    return {name: float(value) for name, value in values if isinstance(value, int | float)}
 
 
 def spliced(

@@ -8,11 +8,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from diffharness.crosscoder import quality as quality_module
+from diffharness.crosscoder import geometry, normalisation
 from diffharness.crosscoder.config import CrosscoderConfig, TrainingSettings
 from diffharness.crosscoder.geometry import decoder_cosine, delta_norm
 from diffharness.crosscoder.model import Crosscoder
-from diffharness.crosscoder.quality import QualityMeasures, chunk_tokens, measure, reconstruct, staleness
+from diffharness.crosscoder.normalisation import code_chunk_tokens
+from diffharness.crosscoder.quality import QualityMeasures, measure, reconstruct, staleness
 from diffharness.crosscoder.random_encoder import random_encoder
 from diffharness.crosscoder.training import train
 from diffharness.errors import RunError
@@ -56,7 +57,7 @@ def tokens(n_models: int = 2, n: int = 200) -> Tensor:
 
 
 def test_every_two_models_are_compared(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(quality_module, "BLOCK_VALUES", 6 * 4)  # four latents at a time
+    monkeypatch.setattr(geometry, "BLOCK_VALUES", 6 * 4)  # four latents at a time
     crosscoder, _ = random_crosscoder(n_models=3)
     crosscoder.W_dec_LMD[0, :2] = 0
     found = measure(crosscoder, tokens(3))
@@ -121,15 +122,15 @@ def test_a_threshold_is_told_where_there_is_one_for_all() -> None:
 def test_memory_bounds_the_chunks_and_they_do_not_change_the_result(monkeypatch: pytest.MonkeyPatch) -> None:
     crosscoder, _ = random_crosscoder()
     whole, x_NMD = measure(crosscoder, tokens()), tokens()
-    monkeypatch.setattr(quality_module, "CHUNK_VALUES", 15 * 7)
-    assert chunk_tokens(crosscoder) == 7
-    assert chunk_tokens(changed(crosscoder, code_norm="per_model")) == 3
+    monkeypatch.setattr(normalisation, "CODE_VALUES", 15 * 7)
+    assert code_chunk_tokens(crosscoder.config) == 7
+    assert code_chunk_tokens(changed(crosscoder, code_norm="per_model").config) == 3
     pieces = measure(crosscoder, x_NMD)
     assert list(pieces.explained_variance.values()) == pytest.approx(list(whole.explained_variance.values()))
     assert (pieces.l0, pieces.pairs) == (whole.l0, whole.pairs)
     torch.testing.assert_close(reconstruct(crosscoder, x_NMD), crosscoder(x_NMD), rtol=1e-12, atol=1e-12)
-    monkeypatch.setattr(quality_module, "CHUNK_VALUES", 1)
-    assert chunk_tokens(crosscoder) == 1
+    monkeypatch.setattr(normalisation, "CODE_VALUES", 1)
+    assert code_chunk_tokens(crosscoder.config) == 1
 
 
 def measured(**explained: float) -> QualityMeasures:
