@@ -21,7 +21,6 @@ class Concatenated:
     """Model A then B; ReLU, or the k largest of a token after it."""
 
     name: str = "crosscoder-recatcher-steering"
-    layout: str = "final.pt with model_state_dict and config"
 
     def recognises(self, files: Files) -> bool:
         """A decoder of each model."""

@@ -25,7 +25,6 @@ class Crosscode:
     """`ModelHookpointAcausalCrosscoder`."""
 
     name: str = "crosscode"
-    layout: str = "model_cfg.yaml and model.pt"
 
     def recognises(self, files: Files) -> bool:
         """Its encoder's name."""

@@ -25,7 +25,6 @@ class Dedicated:
     """Per-token top-k; latents of model A alone, of B alone, then shared; and the plain ones of the same project."""
 
     name: str = "dedicated-feature crosscoder"
-    layout: str = "config.json with activation_dim and k, and model.pt"
 
     def recognises(self, files: Files) -> bool:
         """Its masks, or a configuration that names width and k as it does."""

@@ -43,7 +43,6 @@ class DictionaryLearning:
     """All eras; index 0 is the base model."""
 
     name: str = "dictionary_learning"
-    layout: str = "config.json and model.safetensors, or checkpoints/<run>/model_final.pt; with trainer_config.json"
 
     def recognises(self, files: Files) -> bool:
         """A weight of three axes for encoder and decoder each."""

@@ -109,7 +109,7 @@ def read_files(path: Path, name: str) -> Files:
 
 
 def weights_in(folder: Path) -> Path:
-    """The file of weights of a folder, or of the one folder in it that has any.
+    """The file of weights of a folder, or of the one folder in it that has any: known names first.
 
     Raises:
         UsageError: there is none, or several that can not be told apart.
@@ -119,7 +119,7 @@ def weights_in(folder: Path) -> Path:
             return folder / name
     found = sorted(p for p in folder.iterdir() if p.is_file() and p.suffix in WEIGHTS_ENDINGS)
     below = sorted(p / name for p in folder.iterdir() if p.is_dir() for name in WEIGHTS_NAMES if (p / name).is_file())
-    if not found and len(below) == 1:
+    if len(below) == 1:
         return below[0]
     if len(found) == 1:
         return found[0]

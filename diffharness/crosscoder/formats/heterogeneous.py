@@ -25,7 +25,6 @@ class Heterogeneous:
     """A projection a model; as `dictionary_learning` in all else."""
 
     name: str = "heterogeneous dictionary_learning"
-    layout: str = "config.json and model.safetensors or model_final.pt, with activation_dims"
 
     def recognises(self, files: Files) -> bool:
         """Its tensor of widths."""

@@ -28,7 +28,6 @@ class Llamascopium:
     """`sae_type: crosscoder`."""
 
     name: str = "Llamascopium"
-    layout: str = "config.json and sae_weights.safetensors"
 
     def recognises(self, files: Files) -> bool:
         """Its tensors, one axis of which are heads."""

@@ -22,7 +22,6 @@ class Nanda:
     """L1 models whose input was scaled to mean norm √width by a buffer that kept the factors to itself."""
 
     name: str = "ckkissane/Nanda"
-    layout: str = "cfg.json and cc_weights.pt, or N_cfg.json and N.pt"
 
     def recognises(self, files: Files) -> bool:
         """Its four tensors alone, with no k and masks as dedicated-feature crosscoders have them."""

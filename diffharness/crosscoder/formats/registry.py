@@ -73,11 +73,6 @@ class Format(Protocol):
         """What the project or format is called."""
         ...
 
-    @property
-    def layout(self) -> str:
-        """The files it consists of, in words."""
-        ...
-
     def recognises(self, files: Files) -> bool:
         """Whether the files are of this format, from the names of their tensors and configurations."""
         ...
@@ -124,9 +119,9 @@ class Registry:
         if found:
             names = ", ".join(format.name for format in found)
             raise UsageError(f"{files.weights}: could be of several formats ({names}); put its configuration beside it")
-        known = "; ".join(f"{format.name} ({format.layout})" for format in self)
+        known = ", ".join(["diffharness", *(format.name for format in self)])
         some = ", ".join(sorted(files.tensors)[:6]) or "none"
         raise UsageError(
-            f"{files.weights}: a crosscoder of no known format (its tensors: {some}). Known: diffharness (config.json, "
-            f"model.safetensors); {known}"
+            f"{files.weights}: a crosscoder of no known format (its tensors: {some}); known are {known}; "
+            "give one of those, with its configuration beside it"
         )

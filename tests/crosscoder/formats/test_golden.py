@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import torch
 from safetensors.torch import load_file
 
 from diffharness.crosscoder.loading import load
@@ -34,6 +35,12 @@ def test_code_scaled_code_and_reconstruction_are_those_of_the_projects_own_code(
     else:
         penalty = crosscoder.scaled(f_NL).sum(dim=1).mean()
         assert float(penalty) == pytest.approx(float(reference["l1_loss"]), rel=1e-5)
+
+
+def test_a_repository_stands_for_the_only_crosscoder_in_its_folders() -> None:
+    whole, inner = load(GOLDEN / "ckkissane"), load(GOLDEN / "ckkissane" / CASES["ckkissane"])
+    assert whole.config.model_copy(update={"source": inner.config.source}) == inner.config
+    assert torch.equal(whole.W_dec_LMD, inner.W_dec_LMD)
 
 
 def test_what_was_assumed_is_said() -> None:
