@@ -192,6 +192,8 @@ class LoadedCrosscoder:
                 "its file does not hold the scale of its input, which was set so that the tokens' mean norm is the "
                 "root of the width"
             )
+        if config.activation == "batch_topk":
+            parts.append(f"its file has no threshold, which was calibrated to k {config.k}")
         return "; ".join(parts)
 
 

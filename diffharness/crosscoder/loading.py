@@ -6,17 +6,23 @@ Legend: N tokens, M models (models × layers where several layers are read), D w
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from diffharness.crosscoder import checkpoint
+from diffharness.crosscoder.batches import Activations
+from diffharness.crosscoder.calibration import calibrate
 from diffharness.crosscoder.formats import FORMATS, Options, read_files
 from diffharness.crosscoder.formats.files import read_config, weights_in
 from diffharness.crosscoder.formats.hub import fetch, is_hub_id
 from diffharness.crosscoder.model import Crosscoder
 from diffharness.errors import UsageError
+
+FIT_TOKENS = 1 << 14
+"""Tokens that what a file left out is taken from."""
 
 
 def load(
@@ -61,6 +67,21 @@ def load(
     return FORMATS.find(files).read(files, options).to(device)
 
 
+def complete(crosscoder: Crosscoder, x_NMD: Activations) -> Crosscoder:
+    """What its file left out, taken from the raw activations that it is to be used on: scale of its input, threshold.
+
+    The first `FIT_TOKENS` tokens are used; one that lacks nothing is given back as it is.
+
+    Raises:
+        UsageError: the activations give no scale.
+    """
+    if crosscoder.config.expects != "raw":
+        crosscoder = fit_scale(crosscoder, x_NMD[:FIT_TOKENS])
+    if crosscoder.config.activation == "batch_topk" and not crosscoder.config.decoupled:
+        crosscoder = fit_threshold(crosscoder, x_NMD[:FIT_TOKENS])
+    return crosscoder
+
+
 def fit_scale(crosscoder: Crosscoder, x_NMD: Float[Tensor, "N M D"]) -> Crosscoder:
     """One that takes raw activations, from one whose file left the factors of its input out.
 
@@ -83,13 +104,42 @@ def fit_scale(crosscoder: Crosscoder, x_NMD: Float[Tensor, "N M D"]) -> Crosscod
         raise UsageError(f"no scale can be fitted to activations of mean norm {norm_M.tolist()}; check what is read")
     factor_M = (widths.sqrt() / norm_M).to(crosscoder.scale_M)
     source = f"{config.source}; scaled to mean norm √width by the factors of {len(x_NMD)} tokens"
-    with torch.device("meta"):
-        fitted = Crosscoder(config.model_copy(update={"expects": "raw", "source": source}))
-    for name in crosscoder.state_dict():
-        setattr(fitted, name, getattr(crosscoder, name))
+    fitted = _reconfigured(crosscoder, expects="raw", source=source)
     fitted.scale_M = crosscoder.scale_M * factor_M
     fitted.mean_MD = crosscoder.mean_MD / factor_M[:, None]
     return fitted
+
+
+def fit_threshold(crosscoder: Crosscoder, x_NMD: Activations) -> Crosscoder:
+    """One with a threshold, from one whose code depends on which tokens are read together (`batch_topk`).
+
+    The threshold keeps k latents a token in the mean over the tokens given, as after our own training. Weights are
+    shared.
+
+    Args:
+        crosscoder: one of the rule `batch_topk`, with one code for all models.
+        x_NMD: raw activations.
+
+    Raises:
+        UsageError: it has another rule.
+    """
+    config = crosscoder.config
+    if config.activation != "batch_topk" or config.decoupled:
+        raise UsageError("only a code that the batch decides lacks a threshold; leave the crosscoder as it is")
+    source = f"{config.source}; threshold calibrated to k {config.k} on {len(x_NMD)} tokens"
+    fitted = _reconfigured(crosscoder, activation="threshold", relu=True, source=source)
+    fitted.threshold = torch.zeros_like(crosscoder.b_enc_L[0])
+    calibrate(fitted, x_NMD)
+    return fitted
+
+
+def _reconfigured(crosscoder: Crosscoder, **changes: Any) -> Crosscoder:
+    """The same tensors with another configuration."""
+    with torch.device("meta"):
+        changed = Crosscoder(crosscoder.config.model_copy(update=changes))
+    for name in crosscoder.state_dict():
+        setattr(changed, name, getattr(crosscoder, name))
+    return changed
 
 
 def _native_folder(path: Path) -> Path | None:

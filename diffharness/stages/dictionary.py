@@ -13,9 +13,6 @@ if TYPE_CHECKING:
     from diffharness.pipeline import Run
     from diffharness.progress import Report
 
-SCALE_TOKENS = 1 << 14
-"""Training tokens that a missing scale of a loaded crosscoder is taken from."""
-
 
 def train(run: Run, sides: tuple[str, str], folder: Path, progress: Report) -> None:
     """Train crosscoders over two sides, one a seed, and measure the first on held-out texts."""
@@ -44,7 +41,7 @@ def train(run: Run, sides: tuple[str, str], folder: Path, progress: Report) -> N
 def load(run: Run, folder: Path, progress: Progress) -> None:
     """Take a crosscoder that was trained before, under the run's names, and measure it on the run's texts."""
     from diffharness.crosscoder import checkpoint
-    from diffharness.crosscoder.loading import fit_scale
+    from diffharness.crosscoder.loading import complete
     from diffharness.stages.quality import measured
 
     session, loaded = run.session, run.session.loaded
@@ -53,8 +50,7 @@ def load(run: Run, folder: Path, progress: Progress) -> None:
     crosscoder = loaded.open(device=session.device)
     changes = {"sides": MAIN, "layers": (session.layer,), "skipped_ids": tuple(sorted(session.skipped_ids))}
     crosscoder.config = crosscoder.config.model_copy(update=changes)
-    if crosscoder.config.expects != "raw":
-        crosscoder = fit_scale(crosscoder, x_NMD[:SCALE_TOKENS])
+    crosscoder = complete(crosscoder, x_NMD)
     progress(1, 2)
     checkpoint.save(crosscoder, folder)
     row = measured(

@@ -110,8 +110,7 @@ def quality(
     Raises:
         UsageError: it does not fit the activations.
     """
-    from diffharness.crosscoder.loading import fit_scale
-    from diffharness.stages.dictionary import SCALE_TOKENS
+    from diffharness.crosscoder.loading import complete
 
     progress = StageProgress(console)
     source.check(progress)
@@ -127,8 +126,7 @@ def quality(
         crosscoder = loaded.open(device=device or opened.device or _default_device())
         changes = {"sides": source.sides, "layers": config.layers or source.layers}
         crosscoder.config = crosscoder.config.model_copy(update=changes)
-        if crosscoder.config.expects != "raw":
-            crosscoder = fit_scale(crosscoder, opened.train_NMD[:SCALE_TOKENS])
+        crosscoder = complete(crosscoder, opened.train_NMD)
         tokens_NMD = opened.all_NMD if everything else opened.heldout_NMD
         origin = loaded.origin(opened.models or config.models, layer_unknown="that of the activations is taken")
         return _measured(opened, [crosscoder], tokens_NMD, origin, loaded.stated_quality)

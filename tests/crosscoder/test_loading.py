@@ -9,7 +9,7 @@ import torch
 
 import diffharness.crosscoder
 from diffharness.crosscoder.checkpoint import save
-from diffharness.crosscoder.loading import fit_scale, load
+from diffharness.crosscoder.loading import complete, fit_scale, fit_threshold, load
 from diffharness.errors import UsageError
 from tests.crosscoder.formats.plain import assert_near, refuses, write_files
 from tests.crosscoder.formats.test_dictionary_learning import tensors_of
@@ -81,3 +81,20 @@ def test_what_is_loaded_can_be_saved_as_ours(tmp_path: Path) -> None:
     assert again.config == crosscoder.config
     x_NMD = torch.ones(3, 2, 6)
     assert torch.equal(again.encode(x_NMD), crosscoder.encode(x_NMD))
+
+
+def test_a_missing_threshold_is_calibrated_to_the_files_k_and_no_longer_depends_on_the_batch() -> None:
+    crosscoder, x_NMD = random_crosscoder(n_tokens=500)
+    crosscoder.config = crosscoder.config.model_copy(
+        update={"activation": "batch_topk", "code_norm": "none", "relu": False, "k": 3}
+    )
+    fitted = fit_threshold(crosscoder, x_NMD)
+    whole_NL = fitted.encode(x_NMD)
+    assert int((whole_NL > 0).sum()) == 3 * 500
+    torch.testing.assert_close(torch.cat([fitted.encode(piece) for piece in x_NMD.split(7)]), whole_NL)
+    torch.testing.assert_close(whole_NL, crosscoder.encode(x_NMD))
+    assert "calibrated to k 3 on 500 tokens" in fitted.config.source
+    assert torch.equal(complete(crosscoder, x_NMD).encode(x_NMD), whole_NL)
+    assert complete(fitted, x_NMD) is fitted
+    with pytest.raises(UsageError, match="leave the crosscoder as it is"):
+        fit_threshold(fitted, x_NMD)
