@@ -104,9 +104,13 @@ class TrainingState:
         self._took = self._last - began
 
     def remove(self) -> None:
-        """The training is done."""
-        if self._path is not None:
-            self._path.unlink(missing_ok=True)
+        """The training is done: nothing is left, the folder neither where nothing else is in it."""
+        if self._path is None:
+            return
+        for left in (self._path, *self._path.parent.glob(f".{STATE_NAME}.*.partial")):
+            left.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # other files are in it, or it never was
+            self._path.parent.rmdir()
 
 
 def optimiser_tensors(optimiser: torch.optim.Optimizer) -> dict[str, Tensor]:

@@ -95,7 +95,7 @@ def test_a_killed_training_goes_on_to_the_same_weights(tmp_path: Path, changes: 
     assert first == 20
     for name, tensor in whole.state().items():
         assert torch.equal(tensor, resumed.state()[name]), name
-    assert not (tmp_path / STATE_NAME).exists()
+    assert not tmp_path.exists()
 
 
 def test_streamed_activations_go_on_too(tmp_path: Path) -> None:
@@ -115,6 +115,13 @@ def test_a_damaged_state_is_refused_in_words(tmp_path: Path) -> None:
     (tmp_path / STATE_NAME).write_bytes(b"nothing")
     with pytest.raises(UsageError, match="delete it"):
         call(tmp_path)
+
+
+def test_what_a_kill_left_half_written_is_cleared_and_other_files_stay(tmp_path: Path) -> None:
+    (tmp_path / f".{STATE_NAME}.1.partial").write_bytes(b"half")
+    (tmp_path / "notes.txt").write_text("mine")
+    call(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
 
 
 def test_nothing_is_left_half_written(tmp_path: Path) -> None:
