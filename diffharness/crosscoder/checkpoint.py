@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+from collections.abc import Mapping
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -27,14 +28,25 @@ def save(crosscoder: Crosscoder, folder: Path | str) -> None:
     Raises:
         RunError: the folder can not be written.
     """
-    folder = Path(folder)
     config_json = crosscoder.config.model_dump_json(indent=2)
     tensors = {name: tensor.cpu().contiguous() for name, tensor in crosscoder.state().items()}
-    temporary = {name: folder / f".{name}.{os.getpid()}.partial" for name in (WEIGHTS_NAME, CONFIG_NAME)}
+    write_together(Path(folder), tensors, {"config": config_json}, {CONFIG_NAME: config_json + "\n"})
+
+
+def write_together(
+    folder: Path, tensors: Mapping[str, Tensor], metadata: dict[str, str], texts: Mapping[str, str]
+) -> None:
+    """Write `model.safetensors` and texts by file name, all under temporary names first; other files stay.
+
+    Raises:
+        RunError: the folder can not be written.
+    """
+    temporary = {name: folder / f".{name}.{os.getpid()}.partial" for name in (WEIGHTS_NAME, *texts)}
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        save_file(tensors, temporary[WEIGHTS_NAME], metadata={"config": config_json})
-        temporary[CONFIG_NAME].write_text(config_json + "\n", encoding="utf-8")
+        save_file(dict(tensors), temporary[WEIGHTS_NAME], metadata=metadata)
+        for name, text in texts.items():
+            temporary[name].write_text(text, encoding="utf-8")
         for name, path in temporary.items():
             path.replace(folder / name)
     except (OSError, SafetensorError) as error:

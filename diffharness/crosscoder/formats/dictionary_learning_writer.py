@@ -5,19 +5,16 @@ Legend: M models, D width, L latents.
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import save_file
 from torch import Tensor
 
+from diffharness.crosscoder.checkpoint import write_together
 from diffharness.crosscoder.config import CrosscoderConfig
 from diffharness.crosscoder.model import Crosscoder
-from diffharness.errors import RunError, UsageError
+from diffharness.errors import UsageError
 
 CODE_NORM_NAMES = {
     "sum": (1, "CROSSCODER"),
@@ -38,26 +35,17 @@ def write(crosscoder: Crosscoder, folder: Path | str) -> None:
         UsageError: the layout can not say what the crosscoder does.
         RunError: the folder can not be written.
     """
-    folder = Path(folder)
     normalised = bool((crosscoder.mean_MD != 0).any() or (crosscoder.scale_M != 1).any())
     obstacle = _obstacle(crosscoder, normalised)
     if obstacle is not None:
         raise UsageError(f"the layout of dictionary_learning has no {obstacle}; keep the native one")
     texts = {"config.json": _config(crosscoder), "trainer_config.json": _trainer_config(crosscoder.config)}
-    temporary = {name: folder / f".{name}.{os.getpid()}.partial" for name in ("model.safetensors", *texts)}
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        save_file(_tensors(crosscoder, normalised), temporary["model.safetensors"], metadata={"format": "pt"})
-        for name, content in texts.items():
-            temporary[name].write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-        for name, path in temporary.items():
-            path.replace(folder / name)
-    except (OSError, SafetensorError) as error:
-        raise RunError(f"crosscoder can not be written to {folder}: {error}") from error
-    finally:
-        with contextlib.suppress(OSError):
-            for path in temporary.values():
-                path.unlink(missing_ok=True)
+    write_together(
+        Path(folder),
+        _tensors(crosscoder, normalised),
+        {"format": "pt"},
+        {name: json.dumps(content, indent=2) + "\n" for name, content in texts.items()},
+    )
 
 
 def _obstacle(crosscoder: Crosscoder, normalised: bool) -> str | None:
