@@ -56,6 +56,10 @@ def _source_options(purpose: str) -> list[Option]:
     click.option("--epochs", type=float, help="Passes over the tokens  [4]"),
     click.option("--batch-tokens", type=int, help="Tokens in a batch  [1024]"),
     click.option("--learning-rate", type=float, help="Peak of Adam's rate  [by width and latents]"),
+    click.option("--initial-k", type=int, help="k at the start, which moves to --k in the first fifth of the steps  "
+                 "[--k]"),
+    click.option("--product-dtype", type=click.Choice(("auto", "float32", "bfloat16")), help="What candidates for the "
+                 "code are found in; the chosen are computed in float32  [auto: bfloat16 where it is fast]"),
     click.option("--stop-patience", metavar="N", type=int, help="Stop when the explained variance of held-out tokens "
                  "has not risen for N evaluations  [never]"),
     click.option("--seed", type=int, help=f"Of weights, order and held-out texts  [{defaults.SEED}]"),

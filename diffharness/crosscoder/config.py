@@ -74,8 +74,9 @@ class TrainingSettings(BaseModel):
 
     @model_validator(mode="after")
     def _consistent(self) -> TrainingSettings:
-        if self.k > self.n_latents or (self.initial_k or 0) > self.n_latents:
-            raise ValueError(f"k ({self.k}) must not exceed the number of latents ({self.n_latents})")
+        for name, value in (("k", self.k), ("initial_k", self.initial_k or 0)):
+            if value > self.n_latents:
+                raise ValueError(f"{name} ({value}) must not exceed the number of latents ({self.n_latents})")
         if sum(self.n_dedicated) + self.n_tied > self.n_latents:
             raise ValueError(
                 f"dedicated ({sum(self.n_dedicated)}) and shared ({self.n_tied}) latents are more than the "

@@ -58,7 +58,9 @@ class TrainOptions(BaseModel):
     epochs: float | None = Field(None, gt=0)
     batch_tokens: int | None = Field(None, ge=1)
     learning_rate: float | None = Field(None, gt=0)
+    initial_k: int | None = Field(None, ge=1)
     stop_patience: int | None = Field(None, ge=1)
+    product_dtype: Literal["auto", "float32", "bfloat16"] | None = None
 
     @field_validator("groups", mode="before")
     @classmethod
@@ -91,7 +93,9 @@ class TrainOptions(BaseModel):
             n_epochs=self.epochs,
             batch_tokens=self.batch_tokens,
             learning_rate=self.learning_rate,
+            initial_k=self.initial_k,
             stop_patience=self.stop_patience,
+            product_dtype=self.product_dtype,
         )
 
 
