@@ -25,6 +25,8 @@ SAMPLE_SHARE = 0.8
 SAMPLE_TOKENS = 128
 CHUNK_BYTES = {"cpu": 8 << 20, "cuda": 512 << 20}
 """Size of the piece of tokens × latents that is looked at together; on a CPU it should stay in the cache."""
+CHUNK_TOKENS = 256
+"""But no fewer tokens than these: the whole encoder is read for every piece."""
 LOW_PRECISION_MARGIN = 1.02
 """What the smallest kept value has to exceed the search's lower end by, so that rounding hides no candidate: bfloat16
 products of 1,024 numbers are within 0.7 % of the exact ones where these are large."""
@@ -55,7 +57,7 @@ class Encoder:
     def chunk_tokens(self, device: torch.device) -> int:
         """Tokens that are looked at together."""
         row_bytes = len(self.low_LX) * self.low_LX.element_size()
-        return max(16, CHUNK_BYTES.get(device.type, CHUNK_BYTES["cuda"]) // row_bytes)
+        return max(CHUNK_TOKENS, CHUNK_BYTES.get(device.type, CHUNK_BYTES["cuda"]) // row_bytes)
 
 
 @dataclass(frozen=True)
