@@ -1,6 +1,7 @@
 """Why one language model scores differently from another.
 
-`diffharness.run(RunConfig(...))` returns a `Report`; the command line is `diffharness`.
+`diffharness.run(RunConfig(...))` returns a `Report`, `diffharness.crosscoder.load(path_or_repo)` a crosscoder; the
+command line is `diffharness`.
 """
 
 from __future__ import annotations
@@ -9,12 +10,13 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from diffharness import crosscoder
     from diffharness.config import RunConfig
     from diffharness.pipeline import run
     from diffharness.report.schema import Report
 
 __version__ = "0.1.0"
-__all__ = ["Report", "RunConfig", "__version__", "run"]
+__all__ = ["Report", "RunConfig", "__version__", "crosscoder", "run"]
 
 _HOMES = {
     "Report": "diffharness.report.schema",
@@ -25,6 +27,8 @@ _HOMES = {
 
 def __getattr__(name: str) -> Any:
     """Import the public names on first use, so that `diffharness --help` does not wait for torch."""
+    if name == "crosscoder":
+        return importlib.import_module("diffharness.crosscoder")
     if name in _HOMES:
         return getattr(importlib.import_module(_HOMES[name]), name)
     raise AttributeError(f"module 'diffharness' has no attribute {name!r}")
