@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -224,6 +225,8 @@ def test_what_training_shows_goes_to_other_logs_too_when_asked(planted_file, tmp
         "def init(**given): return Run()\n"
     )
     monkeypatch.syspath_prepend(str(tmp_path / "packages"))
+    monkeypatch.setitem(sys.modules, "wandb", None)  # so that what is imported here is forgotten afterwards
+    del sys.modules["wandb"]
     done = call("train", "--activations", planted_file, *SIZES, "--log", "wandb", "--output", tmp_path / "cc")
     assert done.exit_code == 0, done.output
     *sent, closed = [json.loads(line) for line in (tmp_path / "sent.jsonl").read_text().splitlines()]
