@@ -14,6 +14,9 @@ BATCH_SIZE = 32
 SMALLEST_EFFECT = 0.02
 """Gaps of a bounded metric below this are not called a change."""
 SEED = 0
+RANDOM_ENCODER_LATENTS = 16_384
+"""Up to so many latents the account is tried with a random encoder: fitting its decoders takes memory that grows with
+their square."""
 OUTPUT = "reports/run"
 DEMO_OUTPUT = "reports/demo"
 

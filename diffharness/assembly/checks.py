@@ -67,6 +67,7 @@ def controls(
     tasks: Mapping[str, Mapping[str, Any]],
     *,
     categories: Sequence[str],
+    moved: Sequence[str],
     blind_accounts: Sequence[TaskAccount],
     blind_categories: Sequence[str],
     rng: np.random.Generator,
@@ -76,7 +77,8 @@ def controls(
     Args:
         tasks: the real accounts, as the account stage left them.
         categories: the real latents' names.
-        blind_accounts: the moved tasks' accounts under the random encoder.
+        moved: the tasks whose scores changed.
+        blind_accounts: these tasks' accounts under the random encoder; none where it was left out.
         blind_categories: its latents' names.
         rng: deals the labels.
     """
@@ -85,16 +87,19 @@ def controls(
 
     found = []
     names = present([*categories, *blind_categories])
-    for blind in blind_accounts:
-        task = tasks[blind.task]
+    by_task = {blind.task: blind for blind in blind_accounts}
+    for name in moved:
+        task, blind = tasks[name], by_task.get(name)
         real = Written(task["surrogate"]["gap"], np.array(task["latents"]))
         first = leader(real, categories, names)
         share, leads = shuffled_labels(real, categories, names, first.category, rng)
-        found.append(_control("shuffled labels", blind.task, first.category, first.share, share, leads))
+        found.append(_control("shuffled labels", name, first.category, first.share, share, leads))
+        if blind is None:
+            continue
         other = Written(blind.gap, blind.latents_L)
         share = share_of(other, blind_categories, first.category)
         leads = float(leader(other, blind_categories, names).category == first.category)
-        found.append(_control("random encoder", blind.task, first.category, first.share, share, leads))
+        found.append(_control("random encoder", name, first.category, first.share, share, leads))
     return found
 
 

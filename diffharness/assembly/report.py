@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from diffharness import __version__
+from diffharness import __version__, defaults
 from diffharness.artifacts import fingerprint
 from diffharness.assembly.checks import no_check_reason
 from diffharness.assembly.numbers import number
@@ -108,7 +108,7 @@ def _mechanism(run: Run, rows: Sequence[Mapping[str, Any]]) -> _Mechanism:
     completeness = account["completeness"]
     return _Mechanism(
         tasks=_tasks(rows, account, ablations, run.config.smallest_effect),
-        notes=tuple(f"Training texts: {note}." for note in corpus["notes"]),
+        notes=(*(f"Training texts: {note}." for note in corpus["notes"]), *_control_notes(run, described)),
         quality=tuple(_quality(run, pair, described[pair]["counts"]) for pair in pairs),
         categories=shift,
         categories_reason=shift_reason,
@@ -116,6 +116,17 @@ def _mechanism(run: Run, rows: Sequence[Mapping[str, Any]]) -> _Mechanism:
         corpus=tuple(schema.CorpusSource.model_validate(source) for source in corpus["sources"]),
         completeness=schema.Completeness.model_validate(completeness) if completeness else None,
         controls=tuple(schema.Control.model_validate(c) for c in controls),
+    )
+
+
+def _control_notes(run: Run, described: Mapping[tuple[str, str], Mapping[str, Any]]) -> tuple[str, ...]:
+    """Which control was left out, and why."""
+    n_latents = len(described[MAIN]["latents"])
+    if not run.config.controls or n_latents <= defaults.RANDOM_ENCODER_LATENTS:
+        return ()
+    return (
+        f"The control with a random encoder was left out: with {n_latents:,} latents it would take too much memory "
+        f"(it is done up to {defaults.RANDOM_ENCODER_LATENTS:,}).",
     )
 
 

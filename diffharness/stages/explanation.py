@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from diffharness import defaults
 from diffharness.errors import RunError
 from diffharness.stages.dictionary import probes_of
 from diffharness.stages.reading import (
@@ -167,15 +168,19 @@ def control(run: Run, folder: Path, progress: Progress) -> None:
     if not moved or run.config.probes is None:
         write_json(folder / "controls.json", [])
         return
-    x_NMD, heldout_NMD = run.harvested.training(MAIN)
     trained = load_crosscoder(run, MAIN)
-    blind = random_encoder(trained, x_NMD, heldout_NMD=heldout_NMD, seed=run.config.seed).requires_grad_(False)
-    names = [a.category for a in annotate(blind, probes_of(run, MAIN, progress))]
-    accounts, _ = task_accounts(run, blind, progress, only=moved)
+    accounts: list[TaskAccount] = []
+    names: list[str] = []
+    if trained.n_latents <= defaults.RANDOM_ENCODER_LATENTS:
+        x_NMD, heldout_NMD = run.harvested.training(MAIN)
+        blind = random_encoder(trained, x_NMD, heldout_NMD=heldout_NMD, seed=run.config.seed).requires_grad_(False)
+        names = [a.category for a in annotate(blind, probes_of(run, MAIN, progress))]
+        accounts, _ = task_accounts(run, blind, progress, only=moved)
     real = {latent.index: latent for latent in read_latents(run, MAIN)}
     body = controls(
         read_account(run)["tasks"],
         categories=[real[i].category for i in range(len(real))],
+        moved=[name for name in read_account(run)["tasks"] if name in moved],
         blind_accounts=accounts,
         blind_categories=names,
         rng=np.random.default_rng(run.config.seed),

@@ -73,7 +73,7 @@ def test_controls_compare_the_real_leader_with_both_destructions():
 
     tasks = {"a": {"surrogate": {"gap": 1.0}, "latents": [0.6, 0.2, 0.2]}}
     found = controls(
-        tasks, categories=["x", "y", "z"], blind_accounts=[Blind()], blind_categories=["x", "x", "z"],
+        tasks, categories=["x", "y", "z"], moved=["a"], blind_accounts=[Blind()], blind_categories=["x", "x", "z"],
         rng=np.random.default_rng(0),
     )  # fmt: skip
     assert [(c.name, c.category, c.share) for c in found] == [
@@ -82,6 +82,11 @@ def test_controls_compare_the_real_leader_with_both_destructions():
     ]
     assert found[0].control_share == pytest.approx(1 / 3, abs=0.03)
     assert (found[1].control_share, found[1].is_largest) == (pytest.approx(0.25), 0.0)
+    without = controls(
+        tasks, categories=["x", "y", "z"], moved=["a"], blind_accounts=[], blind_categories=[],
+        rng=np.random.default_rng(0),
+    )  # fmt: skip
+    assert without == found[:1]
 
 
 def test_tokens_read_as_they_do_in_the_text():
