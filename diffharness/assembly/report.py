@@ -133,7 +133,8 @@ def _control_notes(run: Run, described: Mapping[tuple[str, str], Mapping[str, An
 def _notes(run: Run) -> tuple[str, ...]:
     notes = []
     if not run.config.corpus:
-        notes.append("No corpus was given: the crosscoder was trained on what the tasks made the models read.")
+        done = "trained" if run.config.crosscoder is None else "measured"
+        notes.append(f"No corpus was given: the crosscoder was {done} on what the tasks made the models read.")
     if run.config.probes is None:
         notes.append("No probes were given, so latents have no names and every category is `unclear`.")
     return tuple(notes)

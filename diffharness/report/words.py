@@ -71,12 +71,14 @@ def rescored_sentence(report: Report) -> str | None:
 
 
 def corpus_sentence(report: Report) -> str | None:
-    """What the crosscoder learned from; none where there is none."""
+    """What the crosscoder learned from, or a loaded one was measured on; none where there is none."""
     if not report.corpus:
         return None
     parts = [f"{source.source} ({percent(source.share)})" for source in report.corpus]
     shown = parts if len(parts) <= 6 else [*parts[:5], f"{len(parts) - 5} more"]
-    return f"crosscoder trained on {count(sum(s.n_tokens for s in report.corpus))} tokens of {_listing(shown)}"
+    loaded = bool(report.quality) and bool(report.quality[0].source)
+    made = "crosscoder loaded, and measured on" if loaded else "crosscoder trained on"
+    return f"{made} {count(sum(s.n_tokens for s in report.corpus))} tokens of {_listing(shown)}"
 
 
 def _carrier(report: Report) -> str:

@@ -3,8 +3,8 @@ from __future__ import annotations
 from typing import Any
 
 from diffharness.report.glossary import GLOSSARY, anchor
-from diffharness.report.schema import Component, Interval, Report, Task
-from diffharness.report.words import account_sentence, check_word, headline, verdict_reason
+from diffharness.report.schema import Component, CorpusSource, Interval, Report, Task
+from diffharness.report.words import account_sentence, check_word, corpus_sentence, headline, verdict_reason
 
 
 def _with_check(task: Task, **changes: Any) -> Task:
@@ -88,3 +88,12 @@ def test_verdicts_say_why(report: Report) -> None:
 
 def test_words_have_anchors_of_their_own() -> None:
     assert len({anchor(word) for word in GLOSSARY}) == len(GLOSSARY)
+
+
+def test_a_loaded_crosscoder_is_not_said_to_be_trained_on_the_runs_texts(report: Report) -> None:
+    source = CorpusSource(source="stories.jsonl", n_documents=2, n_sequences=2, n_tokens=1200, share=1.0)
+    report = report.model_copy(update={"corpus": (source,)})
+    assert (corpus_sentence(report) or "").startswith("crosscoder trained on 1,200 tokens of stories.jsonl")
+    first, *others = report.quality
+    loaded = report.model_copy(update={"quality": (first.model_copy(update={"source": "loaded from cc"}), *others)})
+    assert (corpus_sentence(loaded) or "").startswith("crosscoder loaded, and measured on 1,200 tokens of stories")
