@@ -47,6 +47,7 @@ def write_together(
         save_file(dict(tensors), temporary[WEIGHTS_NAME], metadata=metadata)
         for name, text in texts.items():
             temporary[name].write_text(text, encoding="utf-8")
+            temporary[WEIGHTS_NAME].chmod(temporary[name].stat().st_mode)  # safetensors lets nobody else read
         for name, path in temporary.items():
             path.replace(folder / name)
     except (OSError, SafetensorError) as error:
