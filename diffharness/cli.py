@@ -10,7 +10,7 @@ import click
 
 from diffharness import __version__, defaults
 from diffharness.cli_crosscoder import crosscoder
-from diffharness.cli_options import run_options
+from diffharness.cli_options import make_console, quiet_libraries, run_options
 from diffharness.errors import DiffharnessError, RunError, UsageError
 
 
@@ -81,7 +81,7 @@ def demo(**options: Any) -> None:
 
     given = {name: value for name, value in options.items() if value is not None}
     quiet_libraries()
-    console = _console()
+    console = make_console()
     with StageProgress(console).stage("get the embedded models ready") as report:
         models = organism.build(progress=lambda _stage, done, total: report(done, total))
     config = RunConfig.make(
@@ -105,35 +105,9 @@ def _run(config: Any, command: str | None = None) -> None:
     from diffharness.pipeline import run
     from diffharness.report.terminal import print_report
 
-    console = _console()
+    console = make_console()
     report = run(config, console=console, command=command)
-    print_report(report, _console(out=True), folder=config.output)
-
-
-def _console(out: bool = False) -> Any:
-    from rich.console import Console
-
-    return Console(stderr=not out)
-
-
-def quiet_libraries() -> None:
-    """Keep libraries' own bars and notices out of the way of ours; must come before they are imported.
-
-    Threads that wait sleep instead of spinning: on a busy machine spinning made the same work ten times slower.
-    """
-    import logging
-    import os
-    import warnings
-
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    for name in ("lm_eval", "datasets", "transformers", "nnsight", "accelerate", "httpx", "evaluate"):
-        logging.getLogger(name).setLevel(logging.ERROR)
-    os.environ.setdefault("TQDM_DISABLE", "1")
-    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
-    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    warnings.filterwarnings("ignore", category=FutureWarning)
-    warnings.filterwarnings("ignore", category=DeprecationWarning)
+    print_report(report, make_console(out=True), folder=config.output)
 
 
 @main.command()
@@ -160,7 +134,7 @@ def report(folder: Path) -> None:
 
     found = load_report(folder)
     write_report(found, folder if folder.is_dir() else folder.parent)
-    print_report(found, _console(out=True), folder=folder)
+    print_report(found, make_console(out=True), folder=folder)
 
 
 def load_report(folder: Path) -> Any:
@@ -195,7 +169,7 @@ def activations(folder: Path) -> None:
     from diffharness.report.store import print_store
 
     found = inspect(folder)
-    print_store(found, _console(out=True))
+    print_store(found, make_console(out=True))
     if found.problems:
         raise RunError(f"{len(found.problems)} of {found.n_shards} shards are damaged; {found.remedy}")
 

@@ -8,7 +8,15 @@ from typing import Any
 import click
 
 from diffharness import defaults
-from diffharness.cli_options import MODEL, Option, code_norm_option, dictionary_options, together
+from diffharness.cli_options import (
+    MODEL,
+    Option,
+    code_norm_option,
+    dictionary_options,
+    make_console,
+    quiet_libraries,
+    together,
+)
 from diffharness.errors import UsageError
 
 FORMATS = ("native", "dictionary_learning", "steered")
@@ -73,8 +81,6 @@ def train(output: Path, logs: tuple[str, ...], device: str | None, **options: An
 
     Stopped with Ctrl-C, the same command goes on where it was.
     """
-    from diffharness.cli import quiet_libraries
-
     quiet_libraries()
     from diffharness.report.quality_table import print_quality
     from diffharness.stages.training import TrainOptions
@@ -84,8 +90,8 @@ def train(output: Path, logs: tuple[str, ...], device: str | None, **options: An
     own = {name: given.pop(name) for name in TrainOptions.model_fields if name in given}
     trained = TrainOptions.make(own)
     source = _source({**given, "seed": trained.seed}, output, device)
-    row = train_crosscoder(source, trained, output, device=device, logs=logs, console=_console())
-    print_quality(row, _console(out=True), str(output))
+    row = train_crosscoder(source, trained, output, device=device, logs=logs, console=make_console())
+    print_quality(row, make_console(out=True), str(output))
 
 
 @crosscoder.command()
@@ -114,8 +120,6 @@ def quality(
     """
     import tempfile
 
-    from diffharness.cli import quiet_libraries
-
     quiet_libraries()
     from diffharness.loaded import LoadedCrosscoder
     from diffharness.report.quality_table import print_quality, write_quality
@@ -128,8 +132,8 @@ def quality(
     everything = "activations" not in given if everything is None else everything
     with tempfile.TemporaryDirectory() as scratch:
         source = _source(given, Path(scratch), device)
-        row = measure(loaded, source, everything=everything, device=device, console=_console())
-    print_quality(row, _console(out=True), spec)
+        row = measure(loaded, source, everything=everything, device=device, console=make_console())
+    print_quality(row, make_console(out=True), spec)
     if json_file is not None:
         write_quality(row, json_file)
 
@@ -161,8 +165,6 @@ def convert(
     **options: Any,
 ) -> None:
     """Read SOURCE (a folder, a file or a Hub id, of any known format) and write it to DEST in another."""
-    from diffharness.cli import quiet_libraries
-
     quiet_libraries()
     from diffharness.loaded import LoadedCrosscoder
     from diffharness.standalone.crosscoders import convert as convert_crosscoder
@@ -197,8 +199,6 @@ def push(
     """
     import tempfile
 
-    from diffharness.cli import quiet_libraries
-
     quiet_libraries()
     from diffharness.crosscoder.hub import push as upload
     from diffharness.loaded import LoadedCrosscoder
@@ -230,7 +230,7 @@ def _source(given: dict[str, Any], output: Path, device: str | None) -> Any:
     if layer is not None:
         options["layer"] = _numbers("--layer", layer, "+") if activations else layer
     options |= {"output": output, "device": device}
-    return choose(activations, _words(given.get("sides")), options, console=_console())
+    return choose(activations, _words(given.get("sides")), options, console=make_console())
 
 
 def _words(text: str | None) -> tuple[str, ...]:
@@ -242,9 +242,3 @@ def _numbers(option: str, text: str | None, between: str) -> tuple[int, ...]:
     if not all(part.isdigit() for part in parts):
         raise UsageError(f"{option} {text} is not whole numbers joined by {between!r}; give some such as 3{between}17")
     return tuple(sorted({int(part) for part in parts}))
-
-
-def _console(out: bool = False) -> Any:
-    from rich.console import Console
-
-    return Console(stderr=not out)

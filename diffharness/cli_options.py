@@ -1,4 +1,4 @@
-"""Options that several commands have; free of heavy imports, so that `--help` answers at once."""
+"""What several commands have: options, and what they set up. Heavy imports happen inside: `--help` answers at once."""
 
 from __future__ import annotations
 
@@ -121,3 +121,30 @@ def run_options(with_models: bool) -> Callable[[Callable[..., None]], Callable[.
     last: list[Option] = [click.option("--output", metavar="DIR", help=f"The run's folder  [{output}]")]
 
     return together(*([*models, *asked] if with_models else []), *common, *last)
+
+
+def make_console(out: bool = False) -> Any:
+    """The terminal: its standard error, where progress is shown, or what a command prints."""
+    from rich.console import Console
+
+    return Console(stderr=not out)
+
+
+def quiet_libraries() -> None:
+    """Keep libraries' own bars and notices out of the way of ours; must come before they are imported.
+
+    Threads that wait sleep instead of spinning: on a busy machine spinning made the same work ten times slower.
+    """
+    import logging
+    import os
+    import warnings
+
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    for name in ("lm_eval", "datasets", "transformers", "nnsight", "accelerate", "httpx", "evaluate"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    os.environ.setdefault("TQDM_DISABLE", "1")
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    warnings.filterwarnings("ignore", category=FutureWarning)
+    warnings.filterwarnings("ignore", category=DeprecationWarning)

@@ -28,7 +28,8 @@ from diffharness.progress import Report as Progress
 from diffharness.progress import StageProgress
 from diffharness.recorded import with_recorded
 from diffharness.report.schema import Report
-from diffharness.session import MAIN, Session
+from diffharness.session import Session
+from diffharness.stages.reading import MAIN
 
 if TYPE_CHECKING:
     from diffharness.evaluation.scores import Evaluation

@@ -13,6 +13,7 @@ from diffharness.artifacts import fingerprint, model_fingerprint, path_fingerpri
 from diffharness.config import ASKED, RunConfig
 from diffharness.errors import UsageError
 from diffharness.loaded import LoadedCrosscoder, model_name
+from diffharness.stages.reading import MAIN
 from diffharness.stages.training import training_settings
 
 if TYPE_CHECKING:
@@ -20,8 +21,6 @@ if TYPE_CHECKING:
     from diffharness.activations.corpora import CorpusSpec
     from diffharness.evaluation.harness import LoadedTasks
     from diffharness.evaluation.recording import RecordingModel
-
-MAIN = ("baseline", "candidate")
 
 
 class Session:

@@ -23,7 +23,7 @@ from diffharness.errors import RunError, UsageError
 BATCH_TOKENS = 1024
 """Padded tokens a batch: the logits of so many positions are in memory at a time."""
 SPLICE_TEXTS = 64
-"""Held-out texts that are enough for a measure to three digits."""
+"""Held-out texts that are read, at most; the interval says what that leaves open."""
 ARMS = ("clean", "spliced", "zeroed", "mean")
 """What stands at the coded positions: the model's own activation, its reconstruction, 0, the mean activation."""
 

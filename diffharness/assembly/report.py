@@ -108,7 +108,7 @@ def _mechanism(run: Run, rows: Sequence[Mapping[str, Any]]) -> _Mechanism:
     completeness = account["completeness"]
     return _Mechanism(
         tasks=_tasks(rows, account, ablations, run.config.smallest_effect),
-        notes=(*(f"Training texts: {note}." for note in corpus["notes"]), *_control_notes(run, described)),
+        notes=(*(f"Texts of the crosscoder: {note}." for note in corpus["notes"]), *_control_notes(run, described)),
         quality=tuple(_quality(run, pair, described[pair]["counts"]) for pair in pairs),
         categories=shift,
         categories_reason=shift_reason,

@@ -49,7 +49,8 @@ class TrainingSettings(BaseModel):
     decay_share: float = Field(default=0.5, ge=0, le=1)
     """Share of the steps, at the end, in which the rate falls to 0."""
     gradient_clip: float = Field(default=0.1, gt=0)
-    """Largest global norm of the gradient. The loss is a share of variance: norms of 0.01 to 0.04 are usual."""
+    """Largest global norm of the gradient of the loss, which is about the share of variance that is unexplained;
+    `gradient_norm` in the log says what is usual."""
     aux_coefficient: float = Field(default=1 / 32, ge=0)
     """Weight of the dead-latent auxiliary loss; 0 switches it off."""
     aux_tokens: int = Field(default=256, ge=1)

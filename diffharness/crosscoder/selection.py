@@ -18,8 +18,8 @@ from torch import Tensor
 from diffharness.crosscoder.sparse import Entries, products
 
 GUESS_SHARE = 0.93
-"""The search for a batch's largest values starts at this share of the last batch's smallest kept one, which seldom
-falls by more than 5 % from batch to batch; lower shares give more candidates to compute."""
+"""The search for a batch's largest values starts at this share of the last batch's smallest kept one; lower shares
+give more candidates to compute, higher ones more searches that have to be done again."""
 SAMPLE_SHARE = 0.8
 """And at this share of what a sample of the batch suggests, where there is no last batch, or it misled."""
 SAMPLE_TOKENS = 128
@@ -28,8 +28,7 @@ CHUNK_BYTES = {"cpu": 8 << 20, "cuda": 512 << 20}
 CHUNK_TOKENS = 256
 """But no fewer tokens than these: the whole encoder is read for every piece."""
 LOW_PRECISION_MARGIN = 1.02
-"""What the smallest kept value has to exceed the search's lower end by, so that rounding hides no candidate: bfloat16
-products of 1,024 numbers are within 0.7 % of the exact ones where these are large."""
+"""What the smallest kept value has to exceed the search's lower end by, so that rounding hides no candidate."""
 SPARE = 8
 """Candidates a token beyond k, where every token keeps its own k and they are found in low precision."""
 

@@ -28,17 +28,34 @@ class CrosscoderOptions(Protocol):
     """What a user says of a crosscoder; each as in `RunConfig`."""
 
     @property
-    def latents(self) -> int | None: ...  # noqa: D102
+    def latents(self) -> int | None:
+        """Size of the crosscoder."""
+        ...
+
     @property
-    def k(self) -> int | None: ...  # noqa: D102
+    def k(self) -> int | None:
+        """Mean number of active latents a token."""
+        ...
+
     @property
-    def sparsity(self) -> Sparsity: ...  # noqa: D102
+    def sparsity(self) -> Sparsity:
+        """What keeps the code sparse."""
+        ...
+
     @property
-    def shared_latents(self) -> int: ...  # noqa: D102
+    def shared_latents(self) -> int:
+        """Latents whose decoders are the same in all models."""
+        ...
+
     @property
-    def dedicated(self) -> int: ...  # noqa: D102
+    def dedicated(self) -> int:
+        """Latents of each model alone."""
+        ...
+
     @property
-    def groups(self) -> tuple[int, ...]: ...  # noqa: D102
+    def groups(self) -> tuple[int, ...]:
+        """Sizes of nested dictionaries."""
+        ...
 
 
 class TrainOptions(BaseModel):
