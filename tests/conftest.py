@@ -110,3 +110,35 @@ def real() -> Path:
     if not REAL.is_dir():
         pytest.skip("the real test material is not here")
     return REAL
+
+
+@pytest.fixture(scope="module")
+def small(tiny_options) -> dict[str, Any]:
+    """A run on two tasks."""
+    return {**tiny_options, "tasks": ["tiny_choice", "tiny_word"], "train_tokens": 1500}
+
+
+@pytest.fixture(scope="module")
+def first(small, tmp_path_factory) -> Path:
+    """The folder of a finished small run."""
+    import diffharness
+
+    output = tmp_path_factory.mktemp("first") / "run"
+    diffharness.run(diffharness.RunConfig.make({**small, "output": output}))
+    return output
+
+
+@pytest.fixture
+def ran(monkeypatch) -> list[str]:
+    """The stages that run, in order."""
+    from diffharness.artifacts import Workspace
+
+    names: list[str] = []
+    whole = Workspace.stage
+
+    def listed(self: Workspace, stage: str, *rest: Any, **more: Any):
+        names.append(stage)
+        return whole(self, stage, *rest, **more)
+
+    monkeypatch.setattr(Workspace, "stage", listed)
+    return names
