@@ -6,7 +6,7 @@ Legend: L latents, M models.
 from __future__ import annotations
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from diffharness.crosscoder.model import Crosscoder
@@ -31,6 +31,11 @@ def decoder_cosine(crosscoder: Crosscoder, pair: tuple[int, int] = (0, 1)) -> Fl
     """Cosine between a latent's decoder vectors in two models, in float64; NaN where either is zero."""
     first_L, second_L, product_L = _norms_and_products(crosscoder, pair)
     return (product_L / (first_L * second_L)).clamp(-1, 1)
+
+
+def leaning(crosscoder: Crosscoder, pair: tuple[int, int] = (0, 1)) -> Int[Tensor, " L"]:
+    """The model of the pair that has the larger decoder, the second where both are alike (as a place in `sides`)."""
+    return torch.where(delta_norm(crosscoder, pair) < 0.5, pair[0], pair[1])
 
 
 def _norms_and_products(crosscoder: Crosscoder, pair: tuple[int, int]) -> tuple[Tensor, Tensor, Tensor]:

@@ -136,12 +136,15 @@ class Crosscoder(nn.Module):
                 f"activations have shape {tuple(x_NMD.shape)}; the crosscoder reads (tokens, {len(columns)}, {width}): "
                 f"{', '.join(columns)}"
             )
-        z_NMD = self.normalize(x_NMD)
-        if self.config.n_normalisations == 2:
-            z_NMD = self.normalize(z_NMD)
-        f_NL = self.pre_activations(z_NMD)
-        if self.config.relu:
-            f_NL = f_NL.relu()
+        return self.code(self.read(self.normalize(x_NMD)))
+
+    def read(self, z_NMD: Float[Tensor, "N M D"]) -> Float[Tensor, "N L"]:
+        """Pre-activations of normalised activations, as this crosscoder was trained to read them."""
+        return self.pre_activations(self.normalize(z_NMD) if self.config.n_normalisations == 2 else z_NMD)
+
+    def code(self, pre_NL: Float[Tensor, "N L"]) -> Float[Tensor, "N ... L"]:
+        """The code of pre-activations by the crosscoder's own inference rule, shaped as `encode` returns it."""
+        f_NL = pre_NL.relu() if self.config.relu else pre_NL
         if self.config.activation == "relu" and not self.config.decoupled:
             return f_NL
         mask_NV = kept(self.config, self.scaled(f_NL), self.threshold)
