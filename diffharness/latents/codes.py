@@ -1,7 +1,7 @@
 """The codes of texts: which latents fire on which tokens, and how much of each either model holds there.
 
-Legend: N tokens of some whole texts, one after the other; B texts; M the two models of a pair; D width; L latents; E active
-(token, latent) entries, sorted by token; P active (text, latent) pairs; C tokens of a piece; X = models × width.
+Legend: N tokens of some whole texts, one after the other; B texts; M the two models of a pair; D width; L latents;
+E active (token, latent) entries, sorted by token; P active (text, latent) pairs; C tokens of a piece; X = M · D.
 """
 
 from __future__ import annotations
