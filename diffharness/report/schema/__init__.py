@@ -8,16 +8,31 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from diffharness.report.schema.annotation import Agreement, Annotation, Detection, Evidence
 from diffharness.report.schema.base import Histogram, Interval, LatentStatus, Model, Side, TaskVerdict
 from diffharness.report.schema.crosscoder import CrosscoderQuality, DecoderPair, SpliceLoss, Stability
-from diffharness.report.schema.latents import CategoryShift, Evidence, Example, Latent
+from diffharness.report.schema.latents import (
+    Association,
+    CategoryShift,
+    ChangedUse,
+    Example,
+    Latent,
+    Lens,
+    Neighbour,
+    Promoted,
+    Use,
+)
 from diffharness.report.schema.tasks import Ablation, Component, Document, Surrogate, Task, component_label
 from diffharness.report.schema.trust import Completeness, Control, CorpusSource, ReplayCheck, Rescored, Validation
 
 __all__ = [
     "SCHEMA_VERSION",
     "Ablation",
+    "Agreement",
+    "Annotation",
+    "Association",
     "CategoryShift",
+    "ChangedUse",
     "Comparability",
     "Completeness",
     "Component",
@@ -25,6 +40,7 @@ __all__ = [
     "CorpusSource",
     "CrosscoderQuality",
     "DecoderPair",
+    "Detection",
     "Document",
     "Evidence",
     "Example",
@@ -32,8 +48,11 @@ __all__ = [
     "Interval",
     "Latent",
     "LatentStatus",
+    "Lens",
     "Model",
     "ModelInfo",
+    "Neighbour",
+    "Promoted",
     "Provenance",
     "ReplayCheck",
     "Report",
@@ -45,11 +64,12 @@ __all__ = [
     "Surrogate",
     "Task",
     "TaskVerdict",
+    "Use",
     "Validation",
     "component_label",
 ]
 
-SCHEMA_VERSION = "1.2"
+SCHEMA_VERSION = "1.3"
 
 
 class RunInfo(Model):
@@ -119,6 +139,10 @@ class Report(Model):
     categories_reason: str | None = None
     """Why there is no category shift."""
     latents: tuple[Latent, ...]
+    annotation: Annotation | None = None
+    """How the latents got their names."""
+    changed: ChangedUse | None = None
+    """What changed where nothing, or little, is specific."""
     corpus: tuple[CorpusSource, ...] = ()
     validation: Validation
     provenance: Provenance
