@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import numpy as np
 import pytest
+from scipy import sparse, stats
 
-from diffharness.latents.annotation import NamingRule, annotate_by_probes
-from diffharness.latents.taxonomy import UNCLEAR
+from diffharness.latents import probe_evidence
+from diffharness.latents.annotation import CHANCE, Annotation, NamingRule, annotate_by_probes
+from diffharness.latents.probe_evidence import Columns, Design, held_out_auroc
+from diffharness.latents.taxonomy import UNCLEAR, Category, Taxonomy
 
 NAMES = ("safety", "multilingual", "facts", "arithmetic")
 CATEGORIES = np.repeat(NAMES, 25)
@@ -74,7 +79,7 @@ def test_a_weak_but_significant_latent_is_unclear() -> None:
     assert row.q_value < 0.05
     assert row.category == UNCLEAR
     assert "AUROC of 0.66 is below 0.7" in row.reason
-    assert annotate_by_probes(activation, CATEGORIES.tolist(), NamingRule(min_auroc=0.6))[0].category == "facts"
+    assert annotate_by_probes(activation, CATEGORIES.tolist(), rule=NamingRule(min_auroc=0.6))[0].category == "facts"
 
 
 def test_a_silent_latent_is_unclear_and_does_not_count_as_a_test() -> None:
@@ -100,3 +105,206 @@ def test_rescaling_a_latent_or_reordering_the_probes_changes_nothing() -> None:
 def test_tags_that_do_not_fit_the_texts_are_refused() -> None:
     with pytest.raises(ValueError, match="100 probe texts with 3 categories"):
         annotate_by_probes(_noise(1), ["a", "b", "c"])
+
+
+def test_order_of_names_follows_the_taxonomy_given() -> None:
+    activation = _noise(1)
+    for name in ("facts", "safety"):
+        activation[name == CATEGORIES, 0] = 10 + np.arange(25)
+    own = Taxonomy((Category("facts", "Knowing."), Category("safety", "Care.")))
+    assert annotate_by_probes(activation, CATEGORIES.tolist())[0].best == "safety"
+    assert annotate_by_probes(activation, CATEGORIES.tolist(), taxonomy=own)[0].best == "facts"
+
+
+def test_one_category_alone_is_refused() -> None:
+    with pytest.raises(ValueError, match="one category can not be compared: facts"):
+        annotate_by_probes(np.eye(4), ["facts", "facts", None, None])
+
+
+# contrasts
+
+N = len(CATEGORIES)
+WITH_CONTRASTS: list[str | None] = [*CATEGORIES.tolist(), *[None] * N]
+PAIRS: list[int | None] = [*[None] * N, *range(N)]
+
+
+def _contrasts(n_latents: int, seed: int = 5) -> np.ndarray:
+    """Texts, then their contrasts: noise that fires a little anywhere."""
+    return 0.5 * np.vstack([_noise(n_latents, seed), _noise(n_latents, seed + 1)])
+
+
+def test_a_latent_of_the_capability_is_named_and_one_of_its_topic_is_not() -> None:
+    activation = _contrasts(2)
+    of_safety = np.flatnonzero(CATEGORIES == "safety")
+    activation[of_safety, 0] += 10
+    activation[of_safety, 1] += 10
+    activation[N + of_safety, 1] += 10
+    capability, topic = annotate_by_probes(activation, WITH_CONTRASTS, pairs=PAIRS)
+    assert (capability.category, capability.contrast_share) == ("safety", 1.0)
+    assert "more than on the matched text without it in 100 % of 25 pairs" in capability.reason
+    assert (topic.category, topic.best) == (UNCLEAR, "safety")
+    assert topic.auroc is not None
+    assert topic.auroc > 0.8, "against all other rows alone it would have passed"
+    assert topic.contrast_share is not None
+    assert topic.reason.startswith("most active on safety, but as much on matched texts without it (")
+    assert topic.reason.endswith(" % of 25 pairs)")
+
+
+@pytest.mark.parametrize(
+    ("wins", "losses", "share", "says"),
+    [
+        (25, 0, 1.0, None),
+        (18, 7, 0.72, None),
+        (16, 9, 0.64, "its lead over matched texts without it may be chance (64 % of 25 pairs, p = 0.11)"),
+        (13, 12, 0.52, "as much on matched texts without it (52 % of 25 pairs)"),
+        (7, 2, 0.60, "its lead over matched texts without it may be chance (60 % of 25 pairs, p = 0.09)"),
+        (0, 0, 0.5, "as much on matched texts without it (50 % of 25 pairs)"),
+        (2, 20, 0.14, "more on matched texts without it (it leads in 14 % of 25 pairs)"),
+    ],
+)
+def test_the_pairs_are_counted_and_tested_by_their_signs(
+    wins: int, losses: int, share: float, says: str | None
+) -> None:
+    activation = np.zeros((2 * N, 1))
+    of_safety = np.flatnonzero(CATEGORIES == "safety")
+    activation[of_safety] = activation[N + of_safety] = 10.0
+    activation[of_safety[:wins]] += 1
+    activation[N + of_safety[wins : wins + losses]] += 1
+    row = annotate_by_probes(activation, WITH_CONTRASTS, pairs=PAIRS)[0]
+    assert row.best == "safety"
+    assert row.contrast_share == pytest.approx(share)
+    p_value = stats.binomtest(wins, wins + losses, alternative="greater").pvalue if wins + losses else 1.0
+    assert (row.category == "safety") == (p_value < 0.05 and share >= 0.6)
+    assert says is None or row.reason == f"most active on safety, but {says}"
+
+
+def test_contrasts_count_as_other_texts_whether_they_are_paired_or_not() -> None:
+    activation = _contrasts(3)
+    activation[np.flatnonzero(CATEGORIES == "facts")] += 1
+    row = annotate_by_probes(activation, WITH_CONTRASTS)[0]
+    assert row.contrast_share is None
+    others = [i for i, tag in enumerate(WITH_CONTRASTS) if tag != "facts"]
+    members = [i for i, tag in enumerate(WITH_CONTRASTS) if tag == "facts"]
+    u = stats.mannwhitneyu(activation[members, 0], activation[others, 0]).statistic
+    assert row.auroc == pytest.approx(u / (len(members) * len(others)))
+
+
+def test_pairs_that_do_not_fit_are_refused() -> None:
+    activation = np.eye(4)
+    with pytest.raises(ValueError, match="4 probe texts with 1 pairs"):
+        annotate_by_probes(activation, ["a", "b", None, None], pairs=[None])
+    for pairs in ([1, None, None, None], [None, None, 3, None], [None, None, None, 4]):
+        with pytest.raises(ValueError, match="is no contrast of row"):
+            annotate_by_probes(activation, ["a", "b", None, None], pairs=pairs)
+
+
+# sparse input and blocks
+
+
+@pytest.mark.parametrize("make", [sparse.csr_matrix, sparse.coo_array, sparse.csc_array])
+def test_sparse_and_dense_maxima_give_the_same_in_blocks_of_any_size(make, monkeypatch: pytest.MonkeyPatch) -> None:
+    activation = np.vstack([_planted(3)[0], _noise(12, 7) * 0.3])
+    activation = np.hstack([activation, np.zeros((2 * N, 3)), _contrasts(20)])
+    dense = annotate_by_probes(activation, WITH_CONTRASTS, pairs=PAIRS)
+    assert {row.category for row in dense} >= {*NAMES, UNCLEAR}
+    monkeypatch.setattr(probe_evidence, "_BLOCK_CELLS", 2 * N * 7)
+    assert annotate_by_probes(make(activation), WITH_CONTRASTS, pairs=PAIRS) == dense
+
+
+def test_sparse_maxima_are_never_dense_as_a_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    n_latents = 8_000
+    monkeypatch.setattr(probe_evidence, "_BLOCK_CELLS", 2 * N * 100)
+    maxima = sparse.random_array((2 * N, n_latents), density=0.005, rng=np.random.default_rng(8), format="csr")
+    tracemalloc.start()
+    rows = annotate_by_probes(maxima, WITH_CONTRASTS, pairs=PAIRS)
+    _, peak_bytes = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert len(rows) == n_latents
+    assert peak_bytes < 0.7 * maxima.shape[0] * n_latents * 8
+
+
+# names tried on held-out texts
+
+
+def test_a_named_latent_is_found_again_on_held_out_texts() -> None:
+    activation, truth = _planted()
+    rows = annotate_by_probes(np.hstack([activation, _noise(50)]), CATEGORIES.tolist(), rng=np.random.default_rng(0))
+    scores = [row.detection.score for row in rows[: len(truth)] if row.detection is not None]
+    assert len(scores) == len(truth)
+    assert np.mean(scores) > 0.8
+    assert all(row.detection is None for row in rows if row.category == UNCLEAR)
+    detection = rows[0].detection
+    assert detection is not None
+    assert (detection.chance, detection.n) == (CHANCE, N)
+    assert "the other half" in detection.method
+
+
+def test_the_score_is_the_mean_of_each_halfs_auroc_of_the_name_that_the_other_half_gave() -> None:
+    """Half A (even places of each category) says facts and half B safety: each is held to its own choice."""
+    categories = ["safety"] * 8 + ["facts"] * 8
+    activation = np.array([0, 3, 0, 3, 0, 3, 0, 1, 0, 2, 0, 2, 0, 2, 2, 0], dtype=float)[:, None]
+    design = Design.of(16, categories, None, None)
+    half = design.halves(None)
+    best, directions = [], []
+    for chosen, tried in ((half, ~half), (~half, half)):
+        aurocs = {}
+        for name in ("safety", "facts"):
+            is_member = np.array([tag == name for tag in categories])
+            for label, side in (("chosen", chosen), ("tried", tried)):
+                members, others = activation[side & is_member, 0], activation[side & ~is_member, 0]
+                u = stats.mannwhitneyu(members, others).statistic
+                aurocs[name, label] = u / (len(members) * len(others))
+        best.append(max(("safety", "facts"), key=lambda name, a=aurocs: a[name, "chosen"]))
+        directions.append(aurocs[best[-1], "tried"])
+    assert set(best) == {"safety", "facts"}
+    assert held_out_auroc(Columns.of(activation), design, None)[0] == pytest.approx(np.mean(directions))
+
+
+@pytest.mark.parametrize("density", [0.03, 0.3, 1.0])
+def test_shuffled_tags_are_found_again_at_chance(density: float) -> None:
+    """Each category's latents are strong; only what the tags say is taken away, contrasts going with their texts."""
+    rng = np.random.default_rng(9)
+    scores = []
+    for seed in range(20):
+        plants = np.vstack([_planted(5, seed)[0], 0.5 * _noise(20, 100 + seed)])
+        activation = np.hstack([plants, np.vstack([_noise(40, seed, density), _noise(40, 50 + seed, density)])])
+        flip = rng.random(N) < 0.5
+        activation[:N][flip], activation[N:][flip] = activation[N:][flip], activation[:N][flip].copy()
+        tags = [*rng.permutation(CATEGORIES).tolist(), *[None] * N]
+        design = Design.of(2 * N, tags, PAIRS, None)
+        scores.append(held_out_auroc(Columns.of(activation), design, rng))
+    mean_of_seed = np.array(scores).mean(axis=1)
+    assert abs(mean_of_seed.mean() - 0.5) < 4 * mean_of_seed.std(ddof=1) / np.sqrt(20)
+    assert abs(mean_of_seed.mean() - 0.5) < 0.01
+
+
+def test_shuffled_tags_are_found_again_at_chance_where_every_latent_is_named() -> None:
+    """The rule lets everything through, so that nothing is selected by what it scored."""
+    rng = np.random.default_rng(10)
+    lax = NamingRule(level=1.1, min_auroc=0.0, min_lead=-1.0)
+    found = [
+        row.detection.score
+        for seed in range(10)
+        for row in annotate_by_probes(_noise(60, seed), rng.permutation(CATEGORIES).tolist(), rule=lax, rng=rng)
+        if row.detection is not None
+    ]
+    assert len(found) == 600
+    assert np.mean(found) == pytest.approx(0.5, abs=0.01)
+
+
+def test_a_contrast_is_held_out_with_its_text_and_categories_are_halved() -> None:
+    design = Design.of(2 * N, WITH_CONTRASTS, PAIRS, None)
+    for rng in (None, np.random.default_rng(11)):
+        half = design.halves(rng)
+        np.testing.assert_array_equal(half[:N], half[N:])
+        counts = [half[np.flatnonzero(name == CATEGORIES)].sum() for name in NAMES]
+        assert set(counts) <= {12, 13}
+    np.testing.assert_array_equal(design.halves(None), design.halves(None))
+
+
+def test_too_few_texts_to_hold_some_out_leave_the_name_without_a_score() -> None:
+    activation = np.zeros((41, 1))
+    activation[40] = 1.0
+    lax = NamingRule(level=1.1, min_auroc=0.0, min_lead=-1.0)
+    row = annotate_by_probes(activation, [*["facts"] * 40, "safety"], rule=lax)[0]
+    assert row == Annotation(**{**row.__dict__, "category": "safety", "detection": None})
