@@ -171,10 +171,11 @@ def test_a_multimodal_wrappers_text_head_is_found():
     sizes = {"hidden_size": WIDTH, "intermediate_size": 24, "num_attention_heads": 2}
     tower = t.CLIPVisionConfig(**sizes, num_hidden_layers=5, image_size=8, patch_size=4)
     config = t.LlavaConfig(vision_config=tower, text_config=t.LlamaConfig(**GATED), image_token_index=63)
-    model: Any = t.LlavaForConditionalGeneration(config).eval().requires_grad_(False)
+    model: Any = t.LlavaForConditionalGeneration(config)
+    model.eval().requires_grad_(False)
     d = directions()
-    gain = model.model.language_model.norm.weight
-    torch.testing.assert_close(head(model).promotes(d), d * gain @ model.lm_head.weight.T, rtol=1e-4, atol=1e-4)
+    expected = model.model.language_model.norm.weight * d @ model.lm_head.weight.T
+    torch.testing.assert_close(head(model).promotes(d), expected, rtol=1e-4, atol=1e-4)
 
 
 def test_the_matrix_is_converted_piece_by_piece(monkeypatch):
