@@ -1,142 +1,423 @@
-"""The example collector against a plain loop that keeps everything."""
+"""The example collector against brute force over dense codes that are all kept."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
 import pytest
 import torch
+from torch import Tensor
 
-from diffharness.latents.examples import ExampleCollector, flatten_padded, text_maxima
+from diffharness.crosscoder.config import CrosscoderConfig
+from diffharness.crosscoder.model import Crosscoder
+from diffharness.crosscoder.sparse import Entries
+from diffharness.latents.codes import TextCodes, TextEncoder
+from diffharness.latents.example_slots import Lottery, Slots
+from diffharness.latents.examples import CollectedExamples, ExampleCollector, LatentExample, text_maxima
 
 N_LATENTS = 7
+WINDOW = 6
+CLOSE = {"rel": 1e-3, "abs": 1e-3}
+"""Windows are kept as float16 shares of a peak; activations here are about 1."""
 
 
-def _texts(n: int, seed: int = 0, longest: int = 12) -> list[torch.Tensor]:
-    generator = torch.Generator().manual_seed(seed)
-    lengths = torch.randint(1, longest + 1, (n,), generator=generator).tolist()
-    return [torch.relu(torch.randn(length, N_LATENTS, generator=generator)) for length in lengths]
+class Texts:
+    """Dense random codes of texts (one in eight without tokens), and the same as `TextCodes`."""
 
+    def __init__(self, n: int, seed: int = 0, longest: int = 14, share: float = 0.15, steps: int | None = None) -> None:
+        generator = torch.Generator().manual_seed(seed)
+        self._made: dict[tuple[range, bool], TextCodes] = {}
+        self.lengths = torch.randint(1, longest + 1, (n,), generator=generator)
+        self.lengths[::8] = 0
+        self.activation, self.presence, self.near = [], [], torch.full((n, N_LATENTS), -torch.inf)
+        for row, length in enumerate(self.lengths.tolist()):
+            size = torch.rand(length, N_LATENTS, generator=generator, dtype=torch.float64) + 0.1
+            if steps is not None:
+                size = (size * steps).ceil() / steps
+            fires = torch.rand(length, N_LATENTS, generator=generator) < share
+            self.activation.append(size * fires)
+            self.presence.append(torch.randn(length, N_LATENTS, 2, generator=generator, dtype=torch.float64))
+            if length:
+                self.near[row] = torch.randn(N_LATENTS, generator=generator)
+                if steps is not None:
+                    self.near[row] = self.near[row].round()
 
-def _collect(texts: list[torch.Tensor], ids: list[str], batch: int = 5, **options: int) -> ExampleCollector:
-    collector = ExampleCollector(N_LATENTS, **options)
-    for start in range(0, len(texts), batch):
-        some, names = texts[start : start + batch], ids[start : start + batch]
-        collector.update(torch.cat(some), [len(text) for text in some], names, [f"from {name}" for name in names])
-    return collector
+    def codes(self, rows: range, near: bool = True) -> TextCodes:
+        if (rows, near) not in self._made:
+            self._made[rows, near] = self._codes(rows, near)
+        return self._made[rows, near]
 
-
-@pytest.mark.parametrize("batch", [1, 4, 30])
-def test_keeps_the_top_texts_with_their_values(batch: int) -> None:
-    texts = _texts(30)
-    found = _collect(texts, [str(i) for i in range(30)], batch, n_examples=4).finish()
-    for latent in range(N_LATENTS):
-        peaks = np.array([float(text[:, latent].max()) for text in texts])
-        expected = [str(i) for i in np.argsort(-peaks, kind="stable")[:4] if peaks[i] > 0]
-        examples = found.of(latent)
-        assert [example.text_id for example in examples] == expected
-        for example in examples:
-            assert example.source == f"from {example.text_id}"
-            assert example.first == 0
-            assert list(example.values) == texts[int(example.text_id)][:, latent].tolist()
-
-
-def test_rates_are_those_of_all_tokens() -> None:
-    texts = _texts(20, seed=1)
-    found = _collect(texts, [str(i) for i in range(20)]).finish()
-    all_tokens = torch.cat(texts).double()
-    assert found.n_tokens == len(all_tokens)
-    np.testing.assert_allclose(found.density, (all_tokens > 0).double().mean(0).numpy())
-    np.testing.assert_allclose(found.mass, all_tokens.sum(0).numpy())
-    active = (all_tokens > 0).sum(0)
-    np.testing.assert_allclose(found.mean_activation, (all_tokens.sum(0) / active).numpy())
-    first = torch.stack([text[0].double() for text in texts]).sum(0)
-    np.testing.assert_allclose(found.first_share, (first / all_tokens.sum(0)).numpy())
-
-
-def test_a_dead_latent_has_no_examples_and_no_rates() -> None:
-    texts = [text * torch.tensor([0.0] + [1.0] * (N_LATENTS - 1)) for text in _texts(6)]
-    found = _collect(texts, list("abcdef")).finish()
-    assert found.of(0) == ()
-    assert found.density[0] == 0.0
-    assert np.isnan([found.mean_activation[0], found.first_share[0]]).all()
-    assert len(found.of(1)) > 0
-
-
-def test_a_text_seen_again_is_kept_once() -> None:
-    texts = _texts(10, seed=2)
-    ids = [str(i) for i in range(10)]
-    twice = _collect([*texts, *texts], [*ids, *ids], n_examples=10).finish()
-    once = _collect(texts, ids, n_examples=10).finish()
-    for latent in range(N_LATENTS):
-        assert twice.of(latent) == once.of(latent)
-
-
-@pytest.mark.parametrize("batch", [1, 3, 12])
-def test_a_group_of_texts_is_shown_by_its_strongest(batch: int) -> None:
-    texts = _texts(24, seed=3)
-    groups = [f"document {i % 8}" for i in range(24)]
-    collector = ExampleCollector(N_LATENTS, n_examples=8)
-    for start in range(0, 24, batch):
-        some = range(start, start + batch)
-        collector.update(
-            torch.cat([texts[i] for i in some]),
-            [len(texts[i]) for i in some],
-            [str(i) for i in some],
-            ["" for _ in some],
-            [groups[i] for i in some],
+    def _codes(self, rows: range, near: bool) -> TextCodes:
+        a_NL = torch.cat([torch.zeros(0, N_LATENTS, dtype=torch.float64), *(self.activation[row] for row in rows)])
+        token_E, latent_E = a_NL.nonzero(as_tuple=True)
+        a_E = a_NL[token_E, latent_E]
+        nothing = torch.zeros(0, N_LATENTS, 2, dtype=torch.float64)
+        presence_EM = torch.cat([nothing, *(self.presence[row] for row in rows)])[token_E, latent_E]
+        return TextCodes(
+            entries=Entries.of(token_E, latent_E, len(a_NL), N_LATENTS),
+            length_B=self.lengths[list(rows)],
+            f_E=a_E / 2,
+            activation_E=a_E,
+            error_EM=torch.full_like(presence_EM, torch.nan),
+            reconstruction_EM=torch.full_like(presence_EM, torch.nan),
+            presence_EM=presence_EM,
+            near_BL=self.near[list(rows)] if near else None,
         )
-    found = collector.finish()
+
+    def peaks(self, latent: int) -> np.ndarray:
+        """Of every text; 0 where there is no token."""
+        return np.array([float(a[:, latent].max()) if len(a) else 0.0 for a in self.activation])
+
+
+def _collect(
+    texts: Texts,
+    bounds: Sequence[int] | None = None,
+    groups: Sequence[str] | None = None,
+    seed: int = 0,
+    near: bool = True,
+    **options: int,
+) -> CollectedExamples:
+    n = len(texts.lengths)
+    collector = ExampleCollector(N_LATENTS, np.random.default_rng(seed), **{"window": WINDOW, **options})
+    for start, end in pairwise([0, *(bounds or []), n]):
+        rows = range(start, end)
+        some = None if groups is None else [groups[row] for row in rows]
+        numbers, sources = [100 + row for row in rows], [f"task:{row}" for row in rows]
+        collector.update(texts.codes(rows, near), numbers, sources, some)
+    return collector.finish()
+
+
+def _of(found: CollectedExamples, latent: int, kind: str) -> list[LatentExample]:
+    return [example for example in found.of(latent) if example.kind == kind]
+
+
+def _rows(examples: Sequence[LatentExample]) -> list[int]:
+    return [example.text - 100 for example in examples]
+
+
+def _best_of_groups(strength: np.ndarray, allowed: np.ndarray, groups: Sequence[str]) -> list[int]:
+    """The strongest allowed text of each group, strongest first; of equal ones the earliest."""
+    best: dict[str, int] = {}
+    for row in np.flatnonzero(allowed).tolist():
+        if groups[row] not in best or strength[row] > strength[best[groups[row]]]:
+            best[groups[row]] = row
+    return sorted(best.values(), key=lambda row: (-strength[row], row))
+
+
+@pytest.mark.parametrize("steps", [None, 3], ids=["all peaks differ", "many equal peaks"])
+@pytest.mark.parametrize("grouped", [False, True])
+def test_top_are_the_texts_with_the_largest_peaks(steps: int | None, grouped: bool) -> None:
+    texts = Texts(60, steps=steps)
+    groups = [f"document {row % 17 if grouped else row}" for row in range(60)]
+    found = _collect(texts, groups=groups if grouped else None, n_top=6)
     for latent in range(N_LATENTS):
-        peaks = np.array([float(text[:, latent].max()) for text in texts])
-        best = [max(range(g, 24, 8), key=lambda i: peaks[i]) for g in range(8)]
-        expected = [str(i) for i in sorted(best, key=lambda i: -peaks[i]) if peaks[i] > 0]
-        assert [example.text_id for example in found.of(latent)] == expected
+        peaks = texts.peaks(latent)
+        top = _of(found, latent, "top")
+        assert _rows(top) == _best_of_groups(peaks, peaks > 0, groups)[:6]
+        assert [example.peak for example in top] == [peaks[row] for row in _rows(top)]
+        assert [example.source for example in top] == [f"task:{row}" for row in _rows(top)]
+        assert all(example.quantile is None for example in top)
 
 
-def test_long_texts_are_cut_to_a_window_round_the_peak() -> None:
-    text = torch.full((100, N_LATENTS), 0.1)
-    text[3, 0] = text[60, 1] = text[99, 2] = 5.0
-    short = torch.ones(2, N_LATENTS)
-    found = _collect([text, short], ["long", "short"], n_examples=2, window=10).finish()
-    assert [found.of(latent)[0].first for latent in range(3)] == [0, 55, 90]
-    for latent in range(3):
-        long, other = found.of(latent)
-        assert len(long.values) == 10
-        assert long.values[(3, 60, 99)[latent] - long.first] == 5.0
-        assert other.values == (1.0, 1.0)
+@pytest.mark.parametrize("steps", [None, 3], ids=["all peaks differ", "many equal peaks"])
+@pytest.mark.parametrize("bounds", [[1], [30], list(range(1, 60)), [7, 7, 23, 24]])
+def test_examples_do_not_depend_on_how_texts_come_in_batches(steps: int | None, bounds: list[int]) -> None:
+    texts = Texts(60, seed=1, steps=steps)
+    groups = [f"document {row % 23}" for row in range(60)]
+    whole, split = _collect(texts, groups=groups), _collect(texts, bounds, groups)
+    for latent in range(N_LATENTS):
+        assert whole.of(latent) == split.of(latent)
 
 
-def test_texts_without_coded_tokens_are_passed_over() -> None:
-    collector = ExampleCollector(N_LATENTS)
-    collector.update(torch.ones(3, N_LATENTS), [0, 3, 0], ["none", "some", "none either"], ["", "", ""])
-    collector.update(torch.zeros(0, N_LATENTS), [0], ["nothing"], [""])
+def test_windows_hold_the_values_around_the_peak_and_end_where_the_text_ends() -> None:
+    texts = Texts(80, seed=2, longest=20)
+    found = _collect(texts, n_reservoir=80)
+    n_cut = 0
+    for latent in range(N_LATENTS):
+        shown = _of(found, latent, "top") + _of(found, latent, "quantile")
+        assert shown
+        for example in shown:
+            a_T = texts.activation[example.text - 100][:, latent]
+            presence_TM = texts.presence[example.text - 100][:, latent] * (a_T > 0)[:, None]
+            place, length = int(a_T.argmax()), len(a_T)
+            first = max(0, min(place - WINDOW // 2, length - WINDOW))
+            window = slice(first, first + WINDOW)
+            assert example.first == first
+            assert example.values == pytest.approx(a_T[window].tolist(), **CLOSE)
+            for m in range(2):
+                assert example.presence[m] == pytest.approx(presence_TM[window, m].tolist(), **CLOSE)
+            assert example.values[place - first] == example.peak == float(a_T.max())
+            n_cut += length > WINDOW
+    assert n_cut > 20
+
+
+def test_a_slot_taken_over_keeps_nothing_of_the_text_before() -> None:
+    texts = Texts(16, seed=3, longest=WINDOW, share=1.0)
+    texts.activation[15] = torch.zeros(int(texts.lengths[15]), N_LATENTS, dtype=torch.float64)
+    texts.activation[15][0] = 50.0
+    top = _of(_collect(texts, n_top=1), 0, "top")[0]
+    assert top.text == 115
+    assert top.values == (50.0, *(0.0,) * (int(texts.lengths[15]) - 1))
+
+
+def test_the_sample_is_uniform_over_the_texts_on_which_a_latent_fires() -> None:
+    texts = Texts(48, seed=4)
+    counts = np.zeros((N_LATENTS, 48))
+    together = np.zeros((48, 48))
+    n_seeds = 250
+    for seed in range(n_seeds):
+        order_LS = _collect(texts, [16, 32], seed=seed, n_top=0, n_reservoir=5, near=False).reservoir.order_LS
+        row_of = np.flatnonzero(texts.lengths.numpy() > 0)
+        for latent in range(N_LATENTS):
+            counts[latent, row_of[order_LS[latent]]] += 1
+        chosen = row_of[order_LS[0]]
+        together[np.ix_(chosen, chosen)] += 1
+    for latent in range(N_LATENTS):
+        fires = texts.peaks(latent) > 0
+        assert (counts[latent, ~fires] == 0).all()
+        share = 5 / fires.sum()
+        z = (counts[latent, fires] - n_seeds * share) / np.sqrt(n_seeds * share * (1 - share))
+        assert np.abs(z).max() < 4.5
+        n = fires.sum()
+        chi_square = (z**2).sum() * (n - 1) / n
+        assert abs(chi_square - (n - 1)) < 5 * np.sqrt(2 * (n - 1))
+    fires = np.flatnonzero(texts.peaks(0) > 0)
+    pairs = together[np.ix_(fires, fires)][np.triu_indices(len(fires), 1)]
+    share = 5 * 4 / (len(fires) * (len(fires) - 1))
+    assert np.abs(pairs - n_seeds * share).max() < 6 * np.sqrt(n_seeds * share)
+
+
+def test_latents_are_sampled_independently_and_the_same_seed_gives_the_same_sample() -> None:
+    texts = Texts(60, seed=5, share=1.0)
+    one, again, other = (_collect(texts, seed=seed, n_reservoir=5).reservoir.order_LS for seed in (0, 0, 1))
+    assert np.array_equal(one, again)
+    assert not np.array_equal(np.sort(one), np.sort(other))
+    assert len({tuple(sorted(row)) for row in one.tolist()}) == N_LATENTS
+
+
+def test_a_group_is_sampled_as_often_as_a_single_text_and_by_its_strongest() -> None:
+    texts = Texts(64, seed=6, share=0.4)
+    single = [row for row in range(64) if texts.lengths[row] > 0][:8]
+    groups = [f"single {row}" if row in single else "many" for row in range(64)]
+    peaks = texts.peaks(0)
+    eligible = _best_of_groups(peaks, peaks > 0, groups)
+    strongest_of_many = next(row for row in eligible if groups[row] == "many")
+    row_of = np.flatnonzero(texts.lengths.numpy() > 0)
+    n_seeds, n_many = 250, 0
+    for seed in range(n_seeds):
+        reservoir = _collect(texts, [20, 40], groups, seed, near=False, n_top=0, n_reservoir=3).reservoir
+        rows = row_of[reservoir.order_LS[0]].tolist()
+        assert set(rows) <= set(eligible)
+        assert len(set(rows)) == 3
+        n_many += strongest_of_many in rows
+    share = 3 / len(eligible)
+    assert abs(n_many - n_seeds * share) < 4.5 * np.sqrt(n_seeds * share * (1 - share))
+
+
+def test_the_lottery_is_uniform_and_without_pattern() -> None:
+    lottery = Lottery(300, np.random.default_rng(0))
+    draw_GL = np.stack([lottery.draw(np.uint64(group), np.arange(300)) for group in range(300)])
+    assert 0 <= draw_GL.min() < draw_GL.max() < 1
+    counts = np.histogram(draw_GL, bins=50, range=(0, 1))[0]
+    assert ((counts - 1800) ** 2 / 1800).sum() < 49 + 5 * np.sqrt(2 * 49)
+    correlation = np.corrcoef(draw_GL) - np.eye(300)
+    assert np.abs(correlation).max() < 6 / np.sqrt(300)
+    assert np.abs(np.corrcoef(draw_GL.T) - np.eye(300)).max() < 6 / np.sqrt(300)
+
+
+@pytest.mark.parametrize("steps", [None, 3], ids=["all peaks differ", "many equal peaks"])
+def test_the_sample_shows_every_fifth_of_the_range_without_the_top(steps: int | None) -> None:
+    texts = Texts(90, seed=7, steps=steps, share=0.3)
+    found = _collect(texts, n_top=3, n_reservoir=25)
+    row_of = np.flatnonzero(texts.lengths.numpy() > 0)
+    for latent in range(N_LATENTS):
+        peaks = texts.peaks(latent)
+        sample = sorted(row_of[found.reservoir.order_LS[latent]].tolist(), key=lambda row: (peaks[row], -row))
+        top = _rows(_of(found, latent, "top"))
+        shown = _of(found, latent, "quantile")
+        assert not set(_rows(shown)) & set(top)
+        for fifth in range(5):
+            fresh = [row for row in sample[5 * fifth : 5 * fifth + 5] if row not in top]
+            here = [row for row in _rows(shown) if row in sample[5 * fifth : 5 * fifth + 5]]
+            assert len(here) == min(3, len(fresh))
+        assert [peaks[row] for row in _rows(shown)] == sorted(peaks[row] for row in _rows(shown))
+        for example in shown:
+            assert example.quantile == pytest.approx(np.mean(peaks[sample] < example.peak))
+
+
+def test_all_texts_are_shown_where_there_are_few() -> None:
+    texts = Texts(8, seed=8, share=1.0)
+    found = _collect(texts, n_top=2)
+    peaks = texts.peaks(0)
+    order = np.argsort(-peaks)[:7].tolist()
+    assert _rows(_of(found, 0, "top")) == order[:2]
+    assert _rows(_of(found, 0, "quantile")) == order[2:][::-1]
+
+
+@pytest.mark.parametrize("steps", [None, 3], ids=["all differ", "many equal"])
+@pytest.mark.parametrize("grouped", [False, True])
+def test_near_misses_are_the_texts_that_came_nearest_without_firing(steps: int | None, grouped: bool) -> None:
+    texts = Texts(60, seed=9, steps=steps)
+    groups = [f"document {row % 13 if grouped else row}" for row in range(60)]
+    found = _collect(texts, [11, 12, 40], groups if grouped else None, n_near=4)
+    for latent in range(N_LATENTS):
+        silent = (texts.peaks(latent) == 0) & (texts.lengths.numpy() > 0)
+        near = _of(found, latent, "near miss")
+        assert _rows(near) == _best_of_groups(texts.near[:, latent].numpy(), silent, groups)[:4]
+        for example in near:
+            length = min(WINDOW, int(texts.lengths[example.text - 100]))
+            assert (example.first, example.peak, example.quantile) == (0, 0.0, None)
+            assert example.values == example.presence[0] == example.presence[1] == (0.0,) * length
+
+
+def test_near_misses_come_only_from_batches_that_were_asked_for_them() -> None:
+    texts = Texts(20, seed=10)
+    collector = ExampleCollector(N_LATENTS, np.random.default_rng(0))
+    collector.update(texts.codes(range(10), near=False), range(10), [""] * 10)
+    collector.update(texts.codes(range(10, 20)), range(10, 20), [""] * 10)
     found = collector.finish()
-    assert found.n_tokens == 3
-    assert [example.text_id for example in found.of(0)] == ["some"]
+    near = [example.text for latent in range(N_LATENTS) for example in _of(found, latent, "near miss")]
+    assert near
+    assert min(near) >= 10
 
 
-def test_low_precision_codes_are_summed_in_float64() -> None:
-    codes = torch.full((70_000, 1), 0.1, dtype=torch.bfloat16)
-    collector = ExampleCollector(1)
-    collector.update(codes, [70_000], ["a"], [""])
-    assert collector.finish().mass[0] == pytest.approx(70_000 * float(codes[0, 0]), rel=1e-9)
+def test_what_is_not_a_number_or_has_no_size_is_no_example() -> None:
+    texts = Texts(30, seed=11, share=0.5)
+    loud = int(np.argmax(texts.peaks(0)))
+    codes = texts.codes(range(30))
+    bad_E = (codes.text_E == loud) & (codes.entries.latent_E == 0)
+    bad_E &= torch.cumsum(bad_E, 0) == 1
+    activation_E = codes.activation_E.masked_fill(bad_E, torch.nan)
+    activation_E = activation_E.masked_fill(codes.entries.latent_E == 1, 0.0)
+    assert codes.near_BL is not None
+    near_BL = codes.near_BL.clone()
+    near_BL[:, 1] = 9.0
+    near_BL[::3, 2] = torch.nan
+    near_BL[1::3, 2] = torch.inf
+    collector = ExampleCollector(N_LATENTS, np.random.default_rng(0), n_top=30, n_reservoir=30, n_near=30)
+    collector.update(replace(codes, activation_E=activation_E, near_BL=near_BL), range(30), [""] * 30)
+    found = collector.finish()
+    assert loud not in [example.text for example in found.of(0)]
+    assert len(_of(found, 0, "top")) == (texts.peaks(0) > 0).sum() - 1
+    fired = np.flatnonzero(texts.peaks(1) > 0).tolist()
+    assert found.of(1) == ()
+    near = found.near.order_LS[1]
+    assert not {found.references[order][0] for order in near[near >= 0].tolist()} & set(fired)
+    silent = np.flatnonzero((texts.peaks(2) == 0) & (texts.lengths.numpy() > 0))
+    assert {example.text for example in _of(found, 2, "near miss")} == {row for row in silent.tolist() if row % 3 == 2}
 
 
-def test_maxima_of_texts_and_of_padded_batches() -> None:
-    texts = _texts(6, seed=4)
-    lengths = [len(text) for text in texts]
-    padded = torch.zeros(6, max(lengths) + 2, N_LATENTS)
-    for row, text in enumerate(texts):
-        padded[row, : len(text)] = text
-        padded[row, len(text) :] = 9.0
-    flat = flatten_padded(padded, lengths)
-    assert torch.equal(flat, torch.cat(texts))
-    assert torch.equal(text_maxima(flat, lengths), torch.stack([text.amax(0) for text in texts]))
-    assert text_maxima(flat[:2], [2, 0])[1].tolist() == [0.0] * N_LATENTS
+@pytest.mark.parametrize("size", [1e-30, 1e-3, 1e6, 1e30])
+def test_windows_are_as_precise_at_any_size_of_activations(size: float) -> None:
+    texts = Texts(10, seed=12, share=0.6)
+    texts.activation = [size * a for a in texts.activation]
+    texts.presence = [size * presence for presence in texts.presence]
+    for example in _of(_collect(texts), 0, "top"):
+        row = example.text - 100
+        window = slice(example.first, example.first + WINDOW)
+        a_T = texts.activation[row][window, 0]
+        assert example.values == pytest.approx(a_T.tolist(), rel=1e-3, abs=1e-3 * size)
+        expected = (texts.presence[row][window, 0, 1] * (a_T > 0)).tolist()
+        assert example.presence[1] == pytest.approx(expected, rel=1e-3, abs=1e-3 * size)
 
 
-def test_lengths_that_do_not_fit_are_refused() -> None:
-    with pytest.raises(ValueError, match="sum to 4, but there are 3"):
-        ExampleCollector(2).update(torch.ones(3, 2), [4], ["a"], [""])
+def test_a_presence_far_beyond_the_peak_stays_finite() -> None:
+    texts = Texts(10, seed=13, share=0.6)
+    texts.presence = [1e9 * presence for presence in texts.presence]
+    for example in _collect(texts).of(0):
+        assert np.isfinite(example.presence).all()
+
+
+def test_batches_without_tokens_and_texts_named_twice() -> None:
+    texts = Texts(10, seed=14, share=1.0)
+    collector = ExampleCollector(N_LATENTS, np.random.default_rng(0), n_top=20, n_reservoir=20, window=WINDOW)
+    collector.update(texts.codes(range(0, 9, 8)), [-1, -2], ["", ""])
+    for _ in range(2):
+        collector.update(texts.codes(range(10)), range(10), [""] * 10)
+    once = [row for row in range(10) if texts.lengths[row]]
+    assert sorted(example.text for example in _of(collector.finish(), 0, "top")) == once
+
+
+def test_references_are_kept_only_of_texts_that_are_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("diffharness.latents.examples._PRUNE_REFERENCES", 10)
+    texts = Texts(200, seed=15)
+    few = _collect(texts, range(10, 200, 10), n_top=1, n_reservoir=1, n_near=1)
+    assert len(few.references) <= 2 * 3 * N_LATENTS + 10
+    monkeypatch.undo()
+    all_kept = _collect(texts, range(10, 200, 10), n_top=1, n_reservoir=1, n_near=1)
+    assert len(all_kept.references) > len(few.references)
+    assert [few.of(latent) for latent in range(N_LATENTS)] == [all_kept.of(latent) for latent in range(N_LATENTS)]
+
+
+def test_numbers_of_texts_may_be_0() -> None:
+    found = _collect(Texts(20, seed=16), n_top=0, n_near=0)
+    assert {example.kind for latent in range(N_LATENTS) for example in found.of(latent)} == {"quantile"}
+    assert _collect(Texts(20, seed=16), n_top=0, n_reservoir=0, n_near=0).of(0) == ()
+
+
+def test_windows_take_the_memory_that_is_promised() -> None:
+    arrays = [value for value in vars(Slots(10, 25, 32)).values() if isinstance(value, np.ndarray)]
+    assert sum(array.nbytes for array in arrays) <= 10 * 25 * (6 * 32 + 40) + 10 * 8
+
+
+def test_codes_of_a_crosscoder_are_collected_with_both_models_values() -> None:
+    """Planted: model 0 alone has latent 0, which fires at 3 on one token of one text; both models have latent 1."""
+    crosscoder = Crosscoder(CrosscoderConfig(sides=("one", "two"), d_model=4, n_latents=4)).double()
+    decoder_LMD = torch.zeros(4, 2, 4, dtype=torch.float64)
+    decoder_LMD[0, 0, 0] = 1.0
+    decoder_LMD[1, :, 1] = 1.0
+    encoder_LMD = decoder_LMD.clone()
+    encoder_LMD[1] /= 2
+    encoder_LMD[2, 0, 2] = 1.0
+    with torch.no_grad():
+        crosscoder.W_dec_LMD.copy_(decoder_LMD)
+        crosscoder.W_enc_LMD.copy_(encoder_LMD)
+        crosscoder.b_enc_L.fill_(-0.25)
+    x_NMD = torch.zeros(6, 2, 4, dtype=torch.float64)
+    x_NMD[1, 0, 0] = 3.25
+    x_NMD[4, :, 1] = 2.25
+    x_NMD[5, 0, 0] = 0.2
+    x_NMD[5, 0, 2] = 1.0
+    codes = TextEncoder(crosscoder)(x_NMD, [3, 0, 3], near=True)
+    collector = ExampleCollector(4, np.random.default_rng(0))
+    collector.update(codes, [7, 8, 9], ["a", "b", "c"])
+    found = collector.finish()
+
+    alone, missed = found.of(0)
+    assert (alone.kind, alone.text, alone.source, alone.peak) == ("top", 7, "a", 3.0)
+    assert alone.values == (0.0, 3.0, 0.0)
+    assert alone.presence[0] == pytest.approx((0.0, 3.25, 0.0), **CLOSE)
+    assert alone.presence[1] == (0.0, 0.0, 0.0)
+    assert (missed.kind, missed.text) == ("near miss", 9)
+    both = found.of(1)[0]
+    assert (both.text, both.values) == (9, (0.0, 4.0, 0.0))
+    for presence in both.presence:
+        assert presence == pytest.approx((0.0, 4.5, 0.0), **CLOSE)
+    assert found.of(2) == (), "it has no decoder"
+    assert found.of(3) == (), "it never fires"
+
+
+def test_numbers_that_do_not_fit_are_refused() -> None:
+    codes = Texts(4).codes(range(4))
+    collector = ExampleCollector(N_LATENTS, np.random.default_rng(0))
     with pytest.raises(ValueError, match="one a text"):
-        ExampleCollector(2).update(torch.ones(3, 2), [3], ["a", "b"], [""])
+        collector.update(codes, range(3), [""] * 4)
+    with pytest.raises(ValueError, match="one a text"):
+        collector.update(codes, range(4), [""] * 4, [""])
+    with pytest.raises(ValueError, match="7 latents, the collector 8"):
+        ExampleCollector(8, np.random.default_rng(0)).update(codes, range(4), [""] * 4)
+    with pytest.raises(ValueError, match="at least 1 token"):
+        ExampleCollector(8, np.random.default_rng(0), window=0)
+    collector.finish()
+    with pytest.raises(ValueError, match="finished"):
+        collector.update(codes, range(4), [""] * 4)
+
+
+def test_maxima_of_texts() -> None:
+    texts: list[Tensor] = [a for a in Texts(8).activation if len(a)]
+    flat = torch.cat(texts)
+    assert torch.equal(text_maxima(flat, [len(a) for a in texts]), torch.stack([a.amax(0) for a in texts]))
+    assert text_maxima(flat[:2], [2, 0])[1].tolist() == [0.0] * N_LATENTS
