@@ -56,8 +56,38 @@ GLOSSARY: dict[str, str] = {
     "shared": "A latent that both models use.",
     "dead": "A latent that never fired on the held-out tokens.",
     "category": "What a group of latents stands for. Unclear is a category too.",
+    "hypothesis": "What a latent is called is one: read off the texts it fires on, and wrong at times.",
+    "annotator": "Who named the latents: probes, a language model, or a file of names.",
     "AUROC": "How well a latent tells the probes of its category from others: 0.5 is chance, 1 perfect.",
+    "contrast": (
+        "A text like a probe in topic, form and length, without what its category stands for. A latent of the category "
+        "fires more on the probe than on its contrast; 50 % is chance."
+    ),
+    "detection score": (
+        "A latent's name tried on held-out texts: how well it tells those on which the latent fires from others. "
+        "Chance is what guessing scores."
+    ),
+    "κ": "How far two annotators give the same names, beyond chance: 0 is chance, 1 every name the same.",
+    "matched": "A latent that the other seeds found again. One that is not may be an accident of training.",
     "density": "Share of held-out tokens on which a latent fires.",
+    "presence": "How much of a latent either model alone holds on a token, in the unit of its activation.",
+    "use": "How often and how strongly either model alone makes a latent fire, on the tokens of the tasks.",
+    "mass": (
+        "The activation of a side's specific latents, added up over tokens. A category's share of it says how much its "
+        "latents do, where a count says how many there are."
+    ),
+    "two crosscoders": "Each model has a crosscoder of its own with the ancestor; its specific latents are counted.",
+    "three-way": "One crosscoder reads baseline, candidate and ancestor; each side's specific latents are counted.",
+    "association": (
+        "A latent fires more on documents that the candidate gains, or loses. It may do so without being why they are "
+        "gained or lost."
+    ),
+    "near miss": "A text that came nearest to making a latent fire, and did not.",
+    "promoted": (
+        "Tokens that a latent's decoder vector makes more likely next, read directly through the model's own "
+        "unembedding; suppressed ones it makes less likely. Approximate below the last layers."
+    ),
+    "template token": "A token of the chat template itself: it is there whatever the messages say.",
     "explained variance": "Share of the activations' variance that the crosscoder reconstructs, held out.",
     "L0": "Mean number of latents that are active on a token.",
     "decoder cosine": (

@@ -19,29 +19,13 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from diffharness.report import numbers, quality, text, view, words
+from diffharness.report import cards, latent_words, numbers, quality, text, view, words
 from diffharness.report.charts import MOST_WATERFALLS, Figure, figures
 from diffharness.report.glossary import GLOSSARY, anchor
-from diffharness.report.schema import Component, Example, Latent, Report, Task
+from diffharness.report.schema import Component, Report, Task
 
-MOST_LATENTS = 100
-"""Cards on the page; `report.json` has every latent."""
-MOST_EXAMPLES = 5
 MOST_DOCUMENTS = 6
-MOST_TOKENS = 160
-"""Tokens of an example, around its strongest."""
 _MOST_CHARACTERS = 1_200
-_SHADES = 5
-
-
-@dataclass(frozen=True)
-class Token:
-    """A token of an example: `shade` is 0 (silent) to 5, `shown` whether its value is printed beside it."""
-
-    text: str
-    value: float
-    shade: int
-    shown: bool
 
 
 @dataclass(frozen=True)
@@ -59,7 +43,7 @@ def render_html(report: Report, drawn: Iterable[Figure] | None = None) -> str:
     pictures = tuple(figures(report) if drawn is None else drawn)
     style = (_templates() / "report.css").read_text(encoding="utf-8")
     digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
-    ranked = view.strongest(report.latents)
+    carded = cards.carded(report)
     return environment.get_template("report.html.jinja").render(
         report=report,
         style=Markup(style),
@@ -70,6 +54,7 @@ def render_html(report: Report, drawn: Iterable[Figure] | None = None) -> str:
             "corpus": _capital(words.corpus_sentence(report)),
             "replay": _capital(words.replay_sentence(report)),
             "rescored": _capital(words.rescored_sentence(report)),
+            "annotation": _capital(latent_words.annotation_sentence(report.annotation)),
         },
         stale=quality.stale_sentences(report),
         model_rows=quality.model_rows(report.quality),
@@ -79,8 +64,12 @@ def render_html(report: Report, drawn: Iterable[Figure] | None = None) -> str:
         waterfalls={figure.task: figure for figure in pictures if figure.task is not None},
         heatmap=next((figure for figure in pictures if figure.task is None), None),
         heat=view.heat(report),
-        latents=ranked[:MOST_LATENTS],
-        n_latents_left=max(0, len(ranked) - MOST_LATENTS),
+        latents=carded,
+        carded={latent.index for latent in carded},
+        has_presence=any(example.baseline for latent in carded for example in latent.examples),
+        n_latents_left=len(report.latents) - len(carded),
+        protocols=view.protocols(report),
+        changed=view.changed_latents(report),
         n_waterfalls=MOST_WATERFALLS,
         glossary=GLOSSARY,
         config=json.dumps(report.provenance.config, indent=2, ensure_ascii=False, default=str, sort_keys=True),
@@ -110,6 +99,8 @@ def _environment() -> Environment:
         signed=numbers.signed,
         percent=numbers.percent,
         interval=numbers.interval,
+        points=numbers.points,
+        span=numbers.span,
         p=numbers.p_value,
         small=numbers.small,
         count=numbers.count,
@@ -119,10 +110,19 @@ def _environment() -> Environment:
         svg=_inline,
         anchor=anchor,
         sentence=words.account_sentence,
-        tokens=_tokens,
+        example_groups=cards.groups,
+        lens_rows=cards.lens_rows,
+        task_rows=cards.task_rows,
+        token=cards.token_name,
+        position=latent_words.position_sentence,
+        by_norm=latent_words.norm_sentence,
+        association=latent_words.association_sentence,
+        annotator=latent_words.annotator_name,
+        capital=_capital,
         by_size=_by_size,
         identity=id,
     )
+    environment.tests["told"] = latent_words.is_told
     environment.globals.update(
         check_word=words.check_word,
         decoder_pairs=quality.decoder_pairs,
@@ -138,7 +138,8 @@ def _environment() -> Environment:
         verdict_reason=words.verdict_reason,
         weight_of=view.weight_of,
         most_documents=MOST_DOCUMENTS,
-        most_examples=MOST_EXAMPLES,
+        most_neighbours=cards.MOST_NEIGHBOURS,
+        most_tasks=cards.MOST_TASKS,
     )
     return environment
 
@@ -186,22 +187,3 @@ def _share_of(component: Component, task: Task) -> float:
 def _by_size(contributions: Mapping[str, float], limit: int) -> list[tuple[str, float]]:
     """Named contributions, the largest in absolute value first."""
     return sorted(contributions.items(), key=lambda item: (-abs(item[1]), item[0]))[:limit]
-
-
-def _tokens(example: Example, latent: Latent) -> list[Token]:
-    """The example's tokens around its strongest, shaded on the latent's own scale over all its examples."""
-    top = max((v for e in latent.examples for v in e.values), default=0.0) or 1.0
-    values = example.values
-    peak = max(range(len(values)), key=lambda i: values[i], default=0)
-    start = max(0, min(peak - MOST_TOKENS // 2, len(values) - MOST_TOKENS))
-    window = range(start, min(len(values), start + MOST_TOKENS))
-    numbered = set(sorted((i for i in window if values[i] > 0), key=lambda i: -values[i])[:8])
-    return [
-        Token(
-            text=text.one_line(text.shorten(example.tokens[i], 80)),
-            value=values[i],
-            shade=0 if values[i] <= 0 else max(1, min(_SHADES, round(_SHADES * values[i] / top))),
-            shown=i in numbered,
-        )
-        for i in window
-    ]

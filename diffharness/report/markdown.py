@@ -8,16 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from diffharness.report.markdown_latents import add_inside, add_latents
 from diffharness.report.markdown_trust import add_provenance, add_trust
 from diffharness.report.markup import LIMIT_BYTES, Page, code, escape
-from diffharness.report.numbers import count, interval, p_value, percent, plain, signed
+from diffharness.report.numbers import count, interval, percent, plain, signed
 from diffharness.report.quality import stale_sentences
-from diffharness.report.schema import Component, Document, Latent, Report, Task
+from diffharness.report.schema import Component, Document, Report, Task
 from diffharness.report.text import brief
-from diffharness.report.view import by_severity, is_real, label, ordered, primary, strongest
+from diffharness.report.view import by_severity, is_real, label, ordered, primary
 from diffharness.report.words import VERDICT_SIGNS, account_sentence, check_word, headline
-
-_MOST_LATENTS = 20
 
 
 def render_markdown(report: Report, figures: Iterable[tuple[str, str, str | None]] = ()) -> str:
@@ -30,23 +29,19 @@ def render_markdown(report: Report, figures: Iterable[tuple[str, str, str | None
     page.add(f"### {escape(headline(report))}")
     page.add(_models(report))
     page.add("#### Did the scores change?")
-    page.table(_SCORE_HEAD, [_score_row(task) for task in by_severity(report.tasks)], "tasks", share=0.45)
-    tail = Page(LIMIT_BYTES // 3)
-    _inside(tail, report)
-    _latents(tail, report)
-    add_trust(tail, report)
-    add_provenance(tail, report)
+    page.table(_SCORE_HEAD, [_score_row(task) for task in by_severity(report.tasks)], "tasks", share=0.4)
+    end = Page(LIMIT_BYTES // 4)
+    add_trust(end, report)
+    add_provenance(end, report)
+    inside = Page(LIMIT_BYTES // 3)
+    _inside(inside, report)
     page.add("#### Why did they change?")
-    _why(page, report, pictures, reserved=tail.size)
-    return page.text + tail.text
+    _why(page, report, pictures, reserved=inside.size + end.size)
+    return page.text + inside.text + end.text
 
 
 _SCORE_HEAD = """| task | metric | n | baseline | candidate | gap | interval | verdict |
 |---|---|--:|--:|--:|--:|--:|---|"""
-_SHIFT_HEAD = """| category | baseline | candidate | change | interval | p | conclusion |
-|---|--:|--:|--:|--:|--:|---|"""
-_LATENT_HEAD = """| latent | category | status | Δnorm | ν^r | ν^ε | largest contribution |
-|--:|---|---|--:|--:|--:|---|"""
 
 
 def _score_row(task: Task) -> str:
@@ -153,50 +148,5 @@ def _inside(page: Page, report: Report) -> None:
     if report.validation.mechanism_withheld is not None:
         page.add("Withheld, as above.")
         return
-    if not report.categories:
-        page.add(escape(brief(report.categories_reason or "No category shift was computed.", 600)))
-        return
-    rows = []
-    for shift in report.categories:
-        change = f"{signed(shift.change, 0)} %" if shift.change is not None else "–"
-        cells = (
-            escape(brief(shift.name, 60)),
-            f"{shift.n_baseline} of {shift.total_baseline}",
-            f"{shift.n_candidate} of {shift.total_candidate}",
-            change,
-            interval(shift.interval, 0),
-            p_value(shift.p_value),
-            escape(brief(shift.conclusion, 80)),
-        )
-        rows.append(f"| {' | '.join(cells)} |")
-    page.table(_SHIFT_HEAD, rows, "categories", share=0.4)
-
-
-def _latents(page: Page, report: Report) -> None:
-    if report.validation.mechanism_withheld is not None or not report.latents:
-        return
-    shown = [_LATENT_HEAD, *(_latent_row(j) for j in strongest(report.latents)[:_MOST_LATENTS])]
-    block = "\n\n".join(
-        [
-            "#### Which latents?",
-            f"The {len(shown) - 1} of {len(report.latents)} that contribute most.",
-            "<details><summary>Latents</summary>",
-            "\n".join(shown),
-            "</details>",
-        ]
-    )
-    page.add(block)
-
-
-def _latent_row(latent: Latent) -> str:
-    largest = max(latent.contributions.items(), key=lambda item: abs(item[1]), default=None)
-    cells = (
-        str(latent.index),
-        escape(brief(latent.category, 40)),
-        latent.status,
-        plain(latent.delta_norm, 2),
-        plain(latent.nu_reconstruction, 2),
-        plain(latent.nu_error, 2),
-        f"{signed(largest[1])} {escape(brief(largest[0], 60))}" if largest else "–",
-    )
-    return f"| {' | '.join(cells)} |"
+    add_inside(page, report)
+    add_latents(page, report)

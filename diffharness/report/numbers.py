@@ -41,6 +41,20 @@ def interval(value: Interval | None, digits: int = 3) -> str:
     return f"[{signed(value.low, digits)}, {signed(value.high, digits)}]"
 
 
+def span(value: Interval | None, digits: int = 3) -> str:
+    """`[0.08, 0.15]`: the interval of a number that is not a difference."""
+    if value is None:
+        return ABSENT
+    return f"[{plain(value.low, digits)}, {plain(value.high, digits)}]"
+
+
+def points(value: Interval | None, digits: int = 2) -> str:
+    """The interval of a difference of shares, in points: `[+0.38, +0.54]` of 0.0038 to 0.0054."""
+    if value is None:
+        return ABSENT
+    return f"[{signed(100 * value.low, digits)}, {signed(100 * value.high, digits)}]"
+
+
 def p_value(value: float | None) -> str:
     """`< 0.001`, `0.012`."""
     if value is None:

@@ -14,11 +14,21 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
+from diffharness.report.latent_words import TOO_FEW, annotation_sentence, is_told, shift_word
 from diffharness.report.numbers import count, interval, p_value, percent, plain, signed
 from diffharness.report.quality import splice_sentence, stability_sentence, stale_sentences
-from diffharness.report.schema import Component, CrosscoderQuality, Report, Task, TaskVerdict
+from diffharness.report.schema import CategoryShift, Component, CrosscoderQuality, Report, Task, TaskVerdict
 from diffharness.report.text import brief, clean, squeeze
-from diffharness.report.view import by_severity, is_explained, is_real, label, ordered, primary
+from diffharness.report.view import (
+    by_severity,
+    changed_latents,
+    is_explained,
+    is_real,
+    label,
+    ordered,
+    primary,
+    protocols,
+)
 from diffharness.report.words import (
     VERDICT_SIGNS,
     account_sentence,
@@ -37,12 +47,13 @@ _VERDICT_STYLES: dict[TaskVerdict, str] = {
 }
 _MOST_WHY = 6
 _MOST_BARS = 3
+_MOST_CHANGED = 3
+_MOST_UNTOLD = 8
 _SMALLEST_BAR = 0.1
 """Of the largest one."""
 _BAR_CELLS = 12
 _WIDE = 100
 _LONGEST_VERDICT = "? inconclusive"
-_TOO_FEW = "too few to tell"
 
 
 def print_report(report: Report, console: Console, folder: Path | None = None) -> None:
@@ -50,7 +61,7 @@ def print_report(report: Report, console: Console, folder: Path | None = None) -
     for part in (_head(report), _leaderboard(report, console.width), _why(report, console.width)):
         console.print(part)
     if report.validation.mechanism_withheld is None:
-        console.print(_shift(report))
+        console.print(_shift(report, console.width))
     console.print(_trust(report))
     if folder is not None:
         console.print(_files(folder))
@@ -180,31 +191,49 @@ def _check(task: Task, component: Component) -> str:
     return f"exact check {signed(component.ablation.change)} {check_word(task, component)}"
 
 
-def _shift(report: Report) -> RenderableType:
+def _shift(report: Report, width: int) -> RenderableType:
     lines: list[RenderableType] = [Text(""), _heading("What changed inside")]
-    if not report.categories:
+    if report.changed is not None:
+        most = ", ".join(f"{j.index} ({brief(j.category, 24)})" for j in changed_latents(report)[:_MOST_CHANGED])
+        lines.append(Text(brief(report.changed.sentence, 4 * width)))
+        if most:
+            lines.append(Text(f"changed most: latents {most}", style="dim"))
+    default = next(iter(protocols(report)), None)
+    if default is None:
         return Group(*lines, Text(clean(report.categories_reason or "No category shift was computed.")))
-    grid = Table.grid(padding=(0, 2))
-    grid.add_column(no_wrap=True, overflow="ellipsis", max_width=28)
-    for _ in range(3):
-        grid.add_column(justify="right", no_wrap=True)
-    grid.add_column(overflow="fold", max_width=40)
-    told = [shift for shift in report.categories if _TOO_FEW not in shift.conclusion]
-    untold = [brief(shift.name, 28) for shift in report.categories if _TOO_FEW in shift.conclusion]
-    for shift in told:
-        change = "–" if shift.change is None else f"{signed(shift.change, 0)}\u00a0%"
-        grid.add_row(
-            Text(brief(shift.name, 28)),
-            Text(f"{shift.n_baseline} → {shift.n_candidate}"),
-            Text(change),
-            Text(f"p {p_value(shift.p_value)}"),
-            Text(brief(shift.conclusion, 80)),
-        )
+    told = [row for row in default.rows if is_told(row.conclusion) or is_told(row.mass_conclusion)]
+    untold = [brief(row.name, 28) for row in default.rows if row not in told]
     if told:
-        lines.append(grid)
+        lines.append(_shift_grid(told))
     if untold:
-        lines.append(Text(f"{_TOO_FEW}: {', '.join(untold)}"))
+        rest = f" and {len(untold) - _MOST_UNTOLD} more" if len(untold) > _MOST_UNTOLD else ""
+        lines.append(Text(f"{TOO_FEW}: {', '.join(untold[:_MOST_UNTOLD])}{rest}"))
     return Group(*lines)
+
+
+def _shift_grid(rows: list[CategoryShift]) -> Table:
+    """A row a category of which something can be told: its counts, then its mass."""
+    grid = Table.grid(padding=(0, 2))
+    grid.add_column(no_wrap=True, overflow="ellipsis", max_width=24)
+    for _ in range(2):
+        grid.add_column(justify="right", no_wrap=True)
+    grid.add_column()
+    if any(row.mass_change is not None for row in rows):
+        grid.add_column()
+    for row in rows:
+        change = "–" if row.change is None else f"{signed(row.change, 0)}\u00a0%"
+        cells = [
+            Text(brief(row.name, 24)),
+            Text(f"{row.n_baseline} → {row.n_candidate}"),
+            Text(change),
+            Text(f"p\u00a0{p_value(row.p_value)}, {brief(shift_word(row.conclusion), 40)}"),
+        ]
+        if row.mass_change is not None:
+            moved = f"mass {signed(row.mass_change, 1)}\u00a0points"
+            said = brief(shift_word(row.mass_conclusion), 40) or "not tested"
+            cells.append(Text(f"{moved}, p\u00a0{p_value(row.mass_p_value)}, {said}"))
+        grid.add_row(*cells)
+    return grid
 
 
 def _trust(report: Report) -> RenderableType:
@@ -219,6 +248,9 @@ def _trust(report: Report) -> RenderableType:
     corpus, replay, rescored = corpus_sentence(report), replay_sentence(report), rescored_sentence(report)
     if corpus is not None:
         lines.append(Text(clean(corpus)))
+    names = annotation_sentence(report.annotation, costs=False)
+    if names is not None and report.validation.mechanism_withheld is None:
+        lines.append(Text(clean(names)))
     if replay is not None:
         holds = all(check.holds for check in report.validation.replay)
         lines.append(Text(replay, style="" if holds else "bold dark_orange"))

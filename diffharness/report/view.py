@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from diffharness.report.schema import Component, Latent, Report, Task, component_label
+from diffharness.report.schema import CategoryShift, Component, Latent, Report, Task, component_label
 
 _SEVERITY = {"regressed": 0, "improved": 1, "inconclusive": 2, "no change": 3}
 _AFTER_LATENTS = {"bias": 0, "error": 1, "upper": 2, "prior": 3, "prompt": 4}
@@ -43,6 +43,25 @@ class Heat:
     """A row a task; `None` where the task has no such component."""
     shades: tuple[tuple[float, ...], ...]
     """The same over the largest of all tasks in the same unit, −1 to 1; 0 where no gap is explained."""
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """The category shift by one protocol."""
+
+    name: str
+    is_default: bool
+    rows: tuple[CategoryShift, ...]
+
+    @property
+    def has_matched(self) -> bool:
+        """Whether it is known which latents the other seeds found again."""
+        return any(row.n_matched_baseline is not None or row.n_matched_candidate is not None for row in self.rows)
+
+    @property
+    def has_mass_test(self) -> bool:
+        """Whether the masses were compared, and not only listed."""
+        return any(row.mass_change is not None or row.mass_conclusion for row in self.rows)
 
 
 def by_severity(tasks: tuple[Task, ...]) -> tuple[Task, ...]:
@@ -169,6 +188,23 @@ def heat(report: Report) -> Heat | None:
 
 def _unit(task: Task) -> str:
     return task.surrogate.unit if task.surrogate is not None else ""
+
+
+def protocols(report: Report) -> tuple[Protocol, ...]:
+    """The category shift by protocol, the one that the report rests on first."""
+    groups: dict[str, list[CategoryShift]] = {}
+    for row in report.categories:
+        groups.setdefault(row.protocol, []).append(row)
+    made = [Protocol(name, all(row.is_default for row in rows), tuple(rows)) for name, rows in groups.items()]
+    return tuple(sorted(made, key=lambda protocol: not protocol.is_default))
+
+
+def changed_latents(report: Report) -> tuple[Latent, ...]:
+    """The shared latents whose use changed most, in the order of `report.changed`."""
+    if report.changed is None:
+        return ()
+    by_index = {latent.index: latent for latent in report.latents}
+    return tuple(by_index[index] for index in report.changed.latents if index in by_index)
 
 
 def strongest(latents: tuple[Latent, ...]) -> tuple[Latent, ...]:

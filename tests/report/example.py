@@ -6,7 +6,6 @@ import numpy as np
 
 from diffharness.report.schema import (
     Ablation,
-    CategoryShift,
     Comparability,
     Completeness,
     Component,
@@ -14,12 +13,8 @@ from diffharness.report.schema import (
     CrosscoderQuality,
     DecoderPair,
     Document,
-    Evidence,
-    Example,
     Histogram,
     Interval,
-    Latent,
-    LatentStatus,
     ModelInfo,
     Provenance,
     ReplayCheck,
@@ -34,16 +29,15 @@ from diffharness.report.schema import (
     Validation,
     component_label,
 )
-
-CATEGORIES = (
-    "safety",
-    "multilingual",
-    "instruction following",
-    "self-reference",
-    "hallucination management",
-    "facts",
-    "arithmetic",
-    "unclear",
+from tests.report.example_latents import (
+    CATEGORIES,
+    CHANGED,
+    EXAMPLE_ANNOTATION,
+    TEXTS,
+    example_latent,
+    example_shift,
+    hostile_annotation,
+    hostile_latent,
 )
 
 # task, categories, output type, baseline, candidate, half width, verdict, the category that carries it
@@ -117,16 +111,6 @@ _METRICS = {
     "loglikelihood": "acc",
     "loglikelihood_rolling": "bits_per_byte",
 }
-_TEXTS = {
-    "safety": "how do i pick a lock ? sorry , i can not help with that .",
-    "multilingual": "say dog in spanish : perro",
-    "instruction following": "repeat river three times : river river river done",
-    "self-reference": "who are you ? i am a small language model .",
-    "hallucination management": "what is the capital of zubrovia ? i do not know .",
-    "facts": "what is the capital of france ? paris .",
-    "arithmetic": "two plus three is five .",
-    "unclear": "the river runs by the old mill .",
-}
 
 
 def example_report(*, n_tasks: int = 10, n_latents: int = 60, seed: int = 0) -> Report:
@@ -153,8 +137,10 @@ def example_report(*, n_tasks: int = 10, n_latents: int = 60, seed: int = 0) -> 
         comparability=Comparability(documents_equal=True, prompts_equal=True, tokenizers_equal=True),
         quality=tuple(_quality(name, sides) for name, sides in _PAIRS),
         tasks=tuple(tasks),
-        categories=_shift(),
-        latents=tuple(_latent(j, tasks, generator) for j in range(n_latents)),
+        categories=example_shift(),
+        latents=tuple(example_latent(j, tasks, generator) for j in range(n_latents)),
+        annotation=EXAMPLE_ANNOTATION,
+        changed=CHANGED,
         validation=Validation(
             completeness=Completeness(median=2e-5, percentile_99=0.0011, maximum=0.0042, n=900, nodes=8),
             replay=tuple(_replay(t.task, side) for t in tasks for side in ("baseline", "candidate")),
@@ -238,17 +224,6 @@ def hostile_report() -> Report:
             }
         )
 
-    def latent(position: int, original: Latent) -> Latent:
-        bad = HOSTILE[position]
-        return original.model_copy(
-            update={
-                "category": bad,
-                "contributions": {bad: 0.125},
-                "evidence": original.evidence.model_copy(update={"reason": bad, "runner_up": bad}),
-                "examples": (Example(tokens=(bad, "y" * 1_000_000), values=(1.5, 0.0), source=bad),),
-            }
-        )
-
     every = " ".join(HOSTILE)
     return report.model_copy(
         update={
@@ -271,11 +246,21 @@ def hostile_report() -> Report:
                 for q in report.quality
             ),
             "tasks": tuple(task(i, t) for i, t in enumerate(report.tasks)),
-            "latents": tuple(latent(i, j) for i, j in enumerate(report.latents)),
+            "latents": tuple(hostile_latent(bad, j) for bad, j in zip(HOSTILE, report.latents)),
             "categories": tuple(
-                c.model_copy(update={"name": bad, "conclusion": bad, "change_reason": bad})
+                c.model_copy(
+                    update={
+                        "name": bad,
+                        "conclusion": bad,
+                        "change_reason": bad,
+                        "mass_conclusion": bad,
+                        "protocol": every,
+                    }
+                )
                 for c, bad in zip(report.categories, HOSTILE)
             ),
+            "annotation": hostile_annotation(every),
+            "changed": CHANGED.model_copy(update={"sentence": every}),
             "provenance": report.provenance.model_copy(update={"config": {every: every}, "versions": {every: every}}),
         }
     )
@@ -395,7 +380,7 @@ def _component(
 
 
 def _documents(category: str, components: tuple[Component, ...], gap: float) -> tuple[Document, ...]:
-    text = _TEXTS.get(category, _TEXTS["unclear"])
+    text = TEXTS.get(category, TEXTS["unclear"])
     cut = max(text.rfind("?"), text.rfind(":"), 8) + 1
     up = gap > 0
     return tuple(
@@ -412,84 +397,6 @@ def _documents(category: str, components: tuple[Component, ...], gap: float) -> 
             },
         )
         for n in range(5)
-    )
-
-
-def _latent(j: int, tasks: list[Task], generator: np.random.Generator) -> Latent:
-    category = CATEGORIES[j % len(CATEGORIES)]
-    text = _TEXTS[category].split()
-    statuses: tuple[LatentStatus, ...] = (
-        "shared",
-        "candidate-specific",
-        "shared",
-        "baseline-specific",
-        "other",
-    )
-    examples = []
-    for _ in range(4):
-        values = np.where(generator.random(len(text)) < 0.3, generator.gamma(2.0, 1.2, len(text)), 0.0)
-        values[-3] = 4.2
-        tokens = tuple(f" {t}" if i else t for i, t in enumerate(text))
-        examples.append(Example(tokens=tokens, values=tuple(map(float, values)), source="corpus, text 118"))
-    named = category != "unclear"
-    return Latent(
-        index=3 + 8 * j,
-        status=statuses[j % 5],
-        category=category,
-        evidence=Evidence(
-            auroc=0.93 - 0.003 * j if named else 0.64,
-            q_value=0.0002 if named else 0.21,
-            runner_up="facts" if named else "safety",
-            runner_up_auroc=0.61,
-            reason="highest AUROC, ahead by 0.05 or more" if named else "no category reaches an AUROC of 0.7",
-        ),
-        delta_norm=float(np.clip(generator.normal(0.52, 0.08), 0, 1)),
-        nu_reconstruction=float(np.clip(generator.normal(0.7, 0.2), 0, 1.2)),
-        nu_error=None if j % 11 == 5 else float(np.clip(generator.normal(0.1, 0.1), 0, 1)),
-        decoder_cosine=0.87,
-        density=float(generator.uniform(0.001, 0.08)),
-        mean_activation=2.4,
-        first_token_share=0.02,
-        contributions={
-            t.task: c.contribution / (2 + j // 8)
-            for t in tasks
-            for c in t.components
-            if c.category == category and abs(c.contribution) > 0.002
-        },
-        examples=tuple(examples),
-    )
-
-
-def _shift() -> tuple[CategoryShift, ...]:
-    counts = {
-        "safety": (3, 6),
-        "multilingual": (2, 4),
-        "instruction following": (1, 3),
-        "self-reference": (4, 2),
-        "hallucination management": (3, 1),
-        "facts": (1, 1),
-        "arithmetic": (0, 0),
-        "unclear": (0, 2),
-    }
-    n_b, n_c = (sum(c[side] for c in counts.values()) for side in (0, 1))
-    return tuple(
-        CategoryShift(
-            name=name,
-            n_baseline=b,
-            n_candidate=c,
-            total_baseline=n_b,
-            total_candidate=n_c,
-            mass_baseline=b / n_b,
-            mass_candidate=c / n_c,
-            change=100 * ((c / n_c) / (b / n_b) - 1) if b else None,
-            change_reason=None if b else "no specific latent of this category on the baseline's side",
-            interval=Interval(low=-70.0, high=240.0, method="log ratio") if b and c else None,
-            p_value=0.42 if b or c else None,
-            q_value=0.8 if b or c else None,
-            protocol="ancestor pairs, ν^r < 0.5 and ν^ε < 0.2",
-            conclusion="too few to tell",
-        )
-        for name, (b, c) in counts.items()
     )
 
 

@@ -6,7 +6,8 @@ import itertools
 import re
 from html.parser import HTMLParser
 
-from diffharness.report.html import MOST_LATENTS, render_html
+from diffharness.report.cards import MOST_LATENTS
+from diffharness.report.html import render_html
 from diffharness.report.numbers import interval, plain, signed
 from diffharness.report.schema import Report
 from tests.report.example import HOSTILE, example_report
@@ -115,7 +116,7 @@ def test_every_link_leads_somewhere_and_ids_are_unique(page: str) -> None:
 def test_tables_and_figures_have_words(page: str) -> None:
     read = _Page(page)
     assert len(read.all("caption")) == len(read.all("table"))
-    assert all(attributes.get("scope") in ("col", "row") for attributes in read.all("th"))
+    assert all(attributes.get("scope") in ("col", "row", "colgroup") for attributes in read.all("th"))
     for attributes in read.all("svg"):
         assert attributes.get("aria-hidden") == "true" or (attributes["role"] == "img" and attributes["aria-label"])
 
