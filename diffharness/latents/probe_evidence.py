@@ -13,7 +13,7 @@ from jaxtyping import Bool, Float, Int
 from scipy import sparse
 
 from diffharness.latents.taxonomy import Taxonomy, in_order
-from diffharness.statistics.ranks import mann_whitney_table
+from diffharness.statistics.sparse_ranks import mann_whitney_sparse
 
 Maxima = Float[np.ndarray, "P L"] | sparse.sparray | sparse.spmatrix
 """Maximum activation of each latent over a text's coded positions, dense or sparse."""
@@ -22,12 +22,12 @@ CHANCE = 0.5
 """AUROC of a name drawn by lot."""
 
 _BLOCK_CELLS = 4_000_000
-"""Cells that are dense at a time (32 MB)."""
+"""Texts × latents looked at a time."""
 
 
 @dataclass(frozen=True)
 class Columns:
-    """The maxima as columns of latents, of which a block is dense at a time."""
+    """The maxima as columns of latents, of which a block is looked at a time, as its entries that are not 0."""
 
     values_PL: np.ndarray | sparse.csc_array
     n_rows: int
@@ -44,13 +44,12 @@ class Columns:
         """Some of the latents."""
         return Columns.of(self.values_PL[:, latents])
 
-    def blocks(self) -> Iterator[tuple[slice, Float[np.ndarray, "P l"]]]:
-        """All latents, in blocks that are small enough to be dense."""
+    def blocks(self) -> Iterator[tuple[slice, sparse.csc_array]]:
+        """All latents, in blocks of (P, l)."""
         size = max(1, _BLOCK_CELLS // max(self.n_rows, 1))
         for start in range(0, self.n_latents, size):
             block = slice(start, min(start + size, self.n_latents))
-            part = self.values_PL[:, block]
-            yield block, part.toarray() if isinstance(part, sparse.csc_array) else part
+            yield block, sparse.csc_array(self.values_PL[:, block])
 
 
 @dataclass(frozen=True)
@@ -118,19 +117,17 @@ class Evidence:
 def gather(columns: Columns, design: Design) -> Evidence:
     """Compare each category's texts with all other rows, and with their own contrasts, for every latent."""
     shape = columns.n_latents, len(design.names)
-    auroc_LK, p_LK = np.full(shape, CHANCE), np.full(shape, np.nan)
+    auroc_LK, p_LK = np.empty(shape), np.empty(shape)
     wins_LK, losses_LK = np.zeros(shape, dtype=np.int64), np.zeros(shape, dtype=np.int64)
     silent_L = np.zeros(columns.n_latents, dtype=bool)
     pair_QK = design.pair_QK.astype(np.float64)
-    for block, dense_PL in columns.blocks():
-        silent_L[block] = _is_constant(dense_PL)
-        loud = block.start + np.flatnonzero(~silent_L[block])
-        if len(loud):
-            loud_PL = dense_PL[:, loud - block.start]
-            auroc_LK[loud], p_LK[loud] = mann_whitney_table(loud_PL, design.member_PK)
-            text_QL, contrast_QL = loud_PL[design.text_Q], loud_PL[design.contrast_Q]
-            wins_LK[loud] = (text_QL > contrast_QL).T @ pair_QK
-            losses_LK[loud] = (text_QL < contrast_QL).T @ pair_QK
+    for block, part_PL in columns.blocks():
+        silent_L[block] = _is_constant(part_PL)
+        auroc_LK[block], p_LK[block] = mann_whitney_sparse(part_PL, design.member_PK)
+        lead_LQ = (part_PL[design.text_Q] - part_PL[design.contrast_Q]).T
+        wins_LK[block] = (lead_LQ > 0) @ pair_QK
+        losses_LK[block] = (lead_LQ < 0) @ pair_QK
+    p_LK[silent_L] = np.nan
     return Evidence(auroc_LK, p_LK, wins_LK, losses_LK, silent_L)
 
 
@@ -149,10 +146,11 @@ def held_out_auroc(columns: Columns, design: Design, rng: np.random.Generator | 
     score_L = np.full(columns.n_latents, np.nan)
     if usable_K.sum() < 2:
         return score_L
-    members = [design.member_PK[side][:, usable_K] for side in (half_P, ~half_P)]
-    for block, dense_PL in columns.blocks():
-        halves = [dense_PL[side] for side in (half_P, ~half_P)]
-        aurocs = [mann_whitney_table(rows, member)[0] for rows, member in zip(halves, members)]
+    sides = np.flatnonzero(half_P), np.flatnonzero(~half_P)
+    members = [design.member_PK[rows][:, usable_K] for rows in sides]
+    for block, part_PL in columns.blocks():
+        halves = [part_PL[rows] for rows in sides]
+        aurocs = [mann_whitney_sparse(half, member)[0] for half, member in zip(halves, members)]
         directions = []
         for chosen_on, tried_on in ((0, 1), (1, 0)):
             best_L1 = np.argmax(aurocs[chosen_on], axis=1)[:, None]
@@ -162,5 +160,5 @@ def held_out_auroc(columns: Columns, design: Design, rng: np.random.Generator | 
     return score_L
 
 
-def _is_constant(values_PL: Float[np.ndarray, "P L"]) -> Bool[np.ndarray, " L"]:
-    return np.all(values_PL == values_PL[:1], axis=0)
+def _is_constant(part_PL: sparse.csc_array) -> Bool[np.ndarray, " l"]:
+    return part_PL.max(axis=0).toarray().ravel() == part_PL.min(axis=0).toarray().ravel()
