@@ -88,7 +88,8 @@ class Generator:
         except DiffharnessError:
             raise
         except Exception as error:
-            raise RunError(f"annotator {self.name}: {explain_call(error, self._address, self._secrets())}") from None
+            failure = RunError(f"annotator {self.name}: {explain_call(error, self._address, self._secrets())}")
+            raise failure from (None if self._address else error)  # a service's error may hold the request and its key
         if len(found) != len(contexts):
             raise RunError(f"annotator {self.name}: {len(found)} answers to {len(contexts)} prompts; see its log")
         return [answer if isinstance(answer, str) else "" for answer in found]

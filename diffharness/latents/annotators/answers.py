@@ -56,7 +56,7 @@ def read_naming(answer: str, taxonomy: Taxonomy) -> Naming:
     name = names.get(category.strip().casefold())
     if name is None:
         raise AnswerError("the category is not one of the names")
-    if not isinstance(explanation, str) or not explanation.strip():
+    if not isinstance(explanation, str) or not shorten(explanation):
         raise AnswerError('there is no "explanation" in words')
     return Naming(name, shorten(explanation))
 

@@ -66,6 +66,23 @@ class Cost:
         """Roughly: characters over 4."""
         return round(self.n_answer_characters / CHARACTERS_A_TOKEN)
 
+    @property
+    def before(self) -> str:
+        """An estimate in words."""
+        return (
+            f"{_many(self.n_latents, 'latent')}: at most {_many(self.n_calls, 'call')} if no answer has to be "
+            f"repeated, {self.n_cached:,} more from the cache; about {self.n_prompt_tokens:,} tokens to send (characters / 4)"
+        )
+
+    @property
+    def after(self) -> str:
+        """What asking took, in words."""
+        return (
+            f"{_many(self.n_latents, 'latent')}: {_many(self.n_calls, 'call')} ({self.n_retries:,} of them repeated), "
+            f"{self.n_cached:,} more from the cache; about {self.n_prompt_tokens:,} tokens sent and "
+            f"{self.n_answer_tokens:,} received (characters / 4)"
+        )
+
     def plus(self, other: Cost) -> Cost:
         """Both, of the same latents."""
         return Cost(
@@ -141,6 +158,10 @@ def _answer(conversations: Sequence[Messages], generate: Generate, cache: Answer
 def _chunks(places: list[int]) -> Iterator[list[int]]:
     for start in range(0, len(places), _AT_ONCE):
         yield places[start : start + _AT_ONCE]
+
+
+def _many(n: int, thing: str) -> str:
+    return f"{n:,} {thing}" if n == 1 else f"{n:,} {thing}s"
 
 
 def _unusable(retries: int) -> str:

@@ -227,6 +227,10 @@ def test_the_estimate_sends_nothing_and_bounds_what_is_asked(tmp_path):
     assert spent.n_calls == 3  # `river` gets no name, hence no grade
     assert spent.n_prompt_tokens <= between.n_prompt_tokens < before.n_prompt_tokens
     assert (after.n_calls, after.n_prompt_tokens) == (0, 0)
+    assert before.before.startswith(
+        "4 latents: at most 6 calls if no answer has to be repeated, 0 more from the cache;"
+    )
+    assert spent.after.startswith("4 latents: 3 calls (0 of them repeated), 2 more from the cache; about ")
 
 
 def test_answers_survive_a_failure_half_way(tmp_path):
