@@ -154,9 +154,7 @@ def test_an_adapted_unembedding_is_called_with_its_adapter():
     low.lora_B["default"].weight += torch.randn_like(low.lora_B["default"].weight)
     d = directions()
     weight = low.base_layer.weight + low.get_delta_weight("default")
-    torch.testing.assert_close(
-        head(adapted).promotes(d), d * adapted.base_model.model.model.norm.weight @ weight.T, rtol=1e-3, atol=1e-3
-    )
+    torch.testing.assert_close(head(adapted).promotes(d), d * model.model.norm.weight @ weight.T, rtol=1e-3, atol=1e-3)
 
 
 def test_offloaded_weights_are_fetched_by_the_modules_own_hooks():
