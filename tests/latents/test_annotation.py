@@ -9,48 +9,29 @@ import pytest
 from scipy import sparse, stats
 
 from diffharness.latents import probe_evidence
-from diffharness.latents.annotation import CHANCE, Annotation, NamingRule, annotate_by_probes
-from diffharness.latents.probe_evidence import Columns, Design, held_out_auroc
+from diffharness.latents.annotation import NamingRule, annotate_by_probes
+from diffharness.latents.probe_evidence import CHANCE
 from diffharness.latents.taxonomy import UNCLEAR, Category, Taxonomy
-
-NAMES = ("safety", "multilingual", "facts", "arithmetic")
-CATEGORIES = np.repeat(NAMES, 25)
-
-
-def _noise(n_latents: int, seed: int = 0, density: float = 0.4) -> np.ndarray:
-    rng = np.random.default_rng(seed)
-    fires = rng.random((len(CATEGORIES), n_latents)) < density
-    return fires * rng.exponential(size=(len(CATEGORIES), n_latents))
-
-
-def _planted(n_each: int = 10, seed: int = 1) -> tuple[np.ndarray, list[str]]:
-    """Latents that fire, a little, anywhere and clearly on four in five texts of one category."""
-    rng = np.random.default_rng(seed)
-    truth = [name for name in NAMES for _ in range(n_each)]
-    activation = _noise(len(truth), seed) * 0.5
-    for latent, name in enumerate(truth):
-        on = (name == CATEGORIES) & (rng.random(len(CATEGORIES)) < 0.8)
-        activation[on, latent] += 1 + rng.exponential(size=on.sum())
-    return activation, truth
+from tests.latents.planted import CATEGORIES, NAMES, PAIRS, WITH_CONTRASTS, N, noise, planted
 
 
 def test_planted_latents_are_named_and_noise_is_not() -> None:
-    activation, truth = _planted()
-    rows = annotate_by_probes(np.hstack([activation, _noise(300)]), CATEGORIES.tolist())
+    activation, truth = planted()
+    rows = annotate_by_probes(np.hstack([activation, noise(300)]), CATEGORIES.tolist())
     assert [row.category for row in rows[: len(truth)]] == truth
     assert sum(row.category != UNCLEAR for row in rows[len(truth) :]) <= 3
 
 
 @pytest.mark.parametrize("density", [0.02, 0.1, 0.5, 1.0])
 def test_shuffled_tags_name_at_most_one_latent_in_twenty(density: float) -> None:
-    activation = np.hstack([_planted()[0], _noise(200, 2, density)])
+    activation = np.hstack([planted()[0], noise(200, 2, density)])
     shuffled = np.random.default_rng(3).permutation(CATEGORIES).tolist()
     rows = annotate_by_probes(activation, shuffled)
     assert sum(row.category != UNCLEAR for row in rows) <= 0.05 * len(rows)
 
 
 def test_the_row_carries_its_evidence() -> None:
-    activation = _noise(2)
+    activation = noise(2)
     activation[CATEGORIES == "facts", 0] += 10
     row = annotate_by_probes(activation, CATEGORIES.tolist())[0]
     assert (row.category, row.best, row.auroc) == ("facts", "facts", 1.0)
@@ -62,7 +43,7 @@ def test_the_row_carries_its_evidence() -> None:
 
 
 def test_a_latent_of_two_categories_is_unclear_and_says_which() -> None:
-    activation = _noise(1)
+    activation = noise(1)
     for name in ("facts", "safety"):
         activation[name == CATEGORIES, 0] = 10 + np.arange(25)
     row = annotate_by_probes(activation, CATEGORIES.tolist())[0]
@@ -83,7 +64,7 @@ def test_a_weak_but_significant_latent_is_unclear() -> None:
 
 
 def test_a_silent_latent_is_unclear_and_does_not_count_as_a_test() -> None:
-    activation, _ = _planted(2)
+    activation, _ = planted(2)
     alone = annotate_by_probes(activation, CATEGORIES.tolist())
     among_dead = annotate_by_probes(np.hstack([activation, np.zeros((100, 500))]), CATEGORIES.tolist())
     assert among_dead[: len(alone)] == alone
@@ -93,7 +74,7 @@ def test_a_silent_latent_is_unclear_and_does_not_count_as_a_test() -> None:
 
 
 def test_rescaling_a_latent_or_reordering_the_probes_changes_nothing() -> None:
-    activation, _ = _planted(3)
+    activation, _ = planted(3)
     order = np.random.default_rng(4).permutation(len(CATEGORIES))
     there = annotate_by_probes(activation, CATEGORIES.tolist())
     assert there == annotate_by_probes(activation * 17.0, CATEGORIES.tolist())
@@ -104,11 +85,11 @@ def test_rescaling_a_latent_or_reordering_the_probes_changes_nothing() -> None:
 
 def test_tags_that_do_not_fit_the_texts_are_refused() -> None:
     with pytest.raises(ValueError, match="100 probe texts with 3 categories"):
-        annotate_by_probes(_noise(1), ["a", "b", "c"])
+        annotate_by_probes(noise(1), ["a", "b", "c"])
 
 
 def test_order_of_names_follows_the_taxonomy_given() -> None:
-    activation = _noise(1)
+    activation = noise(1)
     for name in ("facts", "safety"):
         activation[name == CATEGORIES, 0] = 10 + np.arange(25)
     own = Taxonomy((Category("facts", "Knowing."), Category("safety", "Care.")))
@@ -123,14 +104,10 @@ def test_one_category_alone_is_refused() -> None:
 
 # contrasts
 
-N = len(CATEGORIES)
-WITH_CONTRASTS: list[str | None] = [*CATEGORIES.tolist(), *[None] * N]
-PAIRS: list[int | None] = [*[None] * N, *range(N)]
-
 
 def _contrasts(n_latents: int, seed: int = 5) -> np.ndarray:
     """Texts, then their contrasts: noise that fires a little anywhere."""
-    return 0.5 * np.vstack([_noise(n_latents, seed), _noise(n_latents, seed + 1)])
+    return 0.5 * np.vstack([noise(n_latents, seed), noise(n_latents, seed + 1)])
 
 
 def test_a_latent_of_the_capability_is_named_and_one_of_its_topic_is_not() -> None:
@@ -189,21 +166,12 @@ def test_contrasts_count_as_other_texts_whether_they_are_paired_or_not() -> None
     assert row.auroc == pytest.approx(u / (len(members) * len(others)))
 
 
-def test_pairs_that_do_not_fit_are_refused() -> None:
-    activation = np.eye(4)
-    with pytest.raises(ValueError, match="4 probe texts with 1 pairs"):
-        annotate_by_probes(activation, ["a", "b", None, None], pairs=[None])
-    for pairs in ([1, None, None, None], [None, None, 3, None], [None, None, None, 4]):
-        with pytest.raises(ValueError, match="is no contrast of row"):
-            annotate_by_probes(activation, ["a", "b", None, None], pairs=pairs)
-
-
 # sparse input and blocks
 
 
 @pytest.mark.parametrize("make", [sparse.csr_matrix, sparse.coo_array, sparse.csc_array])
 def test_sparse_and_dense_maxima_give_the_same_in_blocks_of_any_size(make, monkeypatch: pytest.MonkeyPatch) -> None:
-    activation = np.vstack([_planted(3)[0], _noise(12, 7) * 0.3])
+    activation = np.vstack([planted(3)[0], noise(12, 7) * 0.3])
     activation = np.hstack([activation, np.zeros((2 * N, 3)), _contrasts(20)])
     dense = annotate_by_probes(activation, WITH_CONTRASTS, pairs=PAIRS)
     assert {row.category for row in dense} >= {*NAMES, UNCLEAR}
@@ -227,8 +195,8 @@ def test_sparse_maxima_are_never_dense_as_a_whole(monkeypatch: pytest.MonkeyPatc
 
 
 def test_a_named_latent_is_found_again_on_held_out_texts() -> None:
-    activation, truth = _planted()
-    rows = annotate_by_probes(np.hstack([activation, _noise(50)]), CATEGORIES.tolist(), rng=np.random.default_rng(0))
+    activation, truth = planted()
+    rows = annotate_by_probes(np.hstack([activation, noise(50)]), CATEGORIES.tolist(), rng=np.random.default_rng(0))
     scores = [row.detection.score for row in rows[: len(truth)] if row.detection is not None]
     assert len(scores) == len(truth)
     assert np.mean(scores) > 0.8
@@ -239,45 +207,6 @@ def test_a_named_latent_is_found_again_on_held_out_texts() -> None:
     assert "the other half" in detection.method
 
 
-def test_the_score_is_the_mean_of_each_halfs_auroc_of_the_name_that_the_other_half_gave() -> None:
-    """Half A (even places of each category) says facts and half B safety: each is held to its own choice."""
-    categories = ["safety"] * 8 + ["facts"] * 8
-    activation = np.array([0, 3, 0, 3, 0, 3, 0, 1, 0, 2, 0, 2, 0, 2, 2, 0], dtype=float)[:, None]
-    design = Design.of(16, categories, None, None)
-    half = design.halves(None)
-    best, directions = [], []
-    for chosen, tried in ((half, ~half), (~half, half)):
-        aurocs = {}
-        for name in ("safety", "facts"):
-            is_member = np.array([tag == name for tag in categories])
-            for label, side in (("chosen", chosen), ("tried", tried)):
-                members, others = activation[side & is_member, 0], activation[side & ~is_member, 0]
-                u = stats.mannwhitneyu(members, others).statistic
-                aurocs[name, label] = u / (len(members) * len(others))
-        best.append(max(("safety", "facts"), key=lambda name, a=aurocs: a[name, "chosen"]))
-        directions.append(aurocs[best[-1], "tried"])
-    assert set(best) == {"safety", "facts"}
-    assert held_out_auroc(Columns.of(activation), design, None)[0] == pytest.approx(np.mean(directions))
-
-
-@pytest.mark.parametrize("density", [0.03, 0.3, 1.0])
-def test_shuffled_tags_are_found_again_at_chance(density: float) -> None:
-    """Each category's latents are strong; only what the tags say is taken away, contrasts going with their texts."""
-    rng = np.random.default_rng(9)
-    scores = []
-    for seed in range(20):
-        plants = np.vstack([_planted(5, seed)[0], 0.5 * _noise(20, 100 + seed)])
-        activation = np.hstack([plants, np.vstack([_noise(40, seed, density), _noise(40, 50 + seed, density)])])
-        flip = rng.random(N) < 0.5
-        activation[:N][flip], activation[N:][flip] = activation[N:][flip], activation[:N][flip].copy()
-        tags = [*rng.permutation(CATEGORIES).tolist(), *[None] * N]
-        design = Design.of(2 * N, tags, PAIRS, None)
-        scores.append(held_out_auroc(Columns.of(activation), design, rng))
-    mean_of_seed = np.array(scores).mean(axis=1)
-    assert abs(mean_of_seed.mean() - 0.5) < 4 * mean_of_seed.std(ddof=1) / np.sqrt(20)
-    assert abs(mean_of_seed.mean() - 0.5) < 0.01
-
-
 def test_shuffled_tags_are_found_again_at_chance_where_every_latent_is_named() -> None:
     """The rule lets everything through, so that nothing is selected by what it scored."""
     rng = np.random.default_rng(10)
@@ -285,21 +214,11 @@ def test_shuffled_tags_are_found_again_at_chance_where_every_latent_is_named() -
     found = [
         row.detection.score
         for seed in range(10)
-        for row in annotate_by_probes(_noise(60, seed), rng.permutation(CATEGORIES).tolist(), rule=lax, rng=rng)
+        for row in annotate_by_probes(noise(60, seed), rng.permutation(CATEGORIES).tolist(), rule=lax, rng=rng)
         if row.detection is not None
     ]
     assert len(found) == 600
     assert np.mean(found) == pytest.approx(0.5, abs=0.01)
-
-
-def test_a_contrast_is_held_out_with_its_text_and_categories_are_halved() -> None:
-    design = Design.of(2 * N, WITH_CONTRASTS, PAIRS, None)
-    for rng in (None, np.random.default_rng(11)):
-        half = design.halves(rng)
-        np.testing.assert_array_equal(half[:N], half[N:])
-        counts = [half[np.flatnonzero(name == CATEGORIES)].sum() for name in NAMES]
-        assert set(counts) <= {12, 13}
-    np.testing.assert_array_equal(design.halves(None), design.halves(None))
 
 
 def test_too_few_texts_to_hold_some_out_leave_the_name_without_a_score() -> None:
@@ -307,4 +226,4 @@ def test_too_few_texts_to_hold_some_out_leave_the_name_without_a_score() -> None
     activation[40] = 1.0
     lax = NamingRule(level=1.1, min_auroc=0.0, min_lead=-1.0)
     row = annotate_by_probes(activation, [*["facts"] * 40, "safety"], rule=lax)[0]
-    assert row == Annotation(**{**row.__dict__, "category": "safety", "detection": None})
+    assert (row.category, row.detection) == ("safety", None)
