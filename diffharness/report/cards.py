@@ -16,8 +16,11 @@ MOST_TASKS = 10
 MOST_NEIGHBOURS = 5
 MOST_PROMOTED = 8
 """Tokens that a latent promotes, and as many that it suppresses, a model."""
-MOST_EXAMPLES = {"top": 5, "quantile": 5, "near miss": 3}
-"""Of each kind on a card."""
+FULL_CARDS = 20
+"""The first cards show more texts than the others, so that a page of many latents stays small."""
+MOST_EXAMPLES = {"top": 5, "quantile": 10, "near miss": 3}
+"""Of each kind on a full card."""
+_FEWER_EXAMPLES = {"top": 3, "quantile": 5, "near miss": 2}
 MOST_TOKENS = {"top": 64, "quantile": 32, "near miss": 32}
 """Tokens of an example, around its strongest."""
 MOST_CHARACTERS = 500
@@ -109,8 +112,12 @@ def token_name(token: str) -> str:
     return f"␣{line[1:]}" if line.startswith(" ") else line
 
 
-def groups(latent: Latent) -> tuple[Group, ...]:
-    """The latent's examples by kind, those of the range from its strongest quantile down; empty kinds are left out."""
+def groups(latent: Latent, full: bool = True) -> tuple[Group, ...]:
+    """The latent's examples by kind; empty kinds are left out.
+
+    Those across its range go from the strongest quantile down, and where some are left out the rest still spans it.
+    """
+    most = MOST_EXAMPLES if full else _FEWER_EXAMPLES
     top = max((v for e in latent.examples for v in e.values), default=0.0) or 1.0
     made = []
     for kind, heading in _HEADINGS.items():
@@ -118,9 +125,17 @@ def groups(latent: Latent) -> tuple[Group, ...]:
         if kind == "quantile":
             found.sort(key=lambda example: -(example.quantile or 0.0))
         if found:
-            examples = tuple(_shown(example, top) for example in found[: MOST_EXAMPLES[kind]])
+            chosen = _spread(found, most[kind]) if kind == "quantile" else found[: most[kind]]
+            examples = tuple(_shown(example, top) for example in chosen)
             made.append(Group(heading, found[0].kind, examples))
     return tuple(made)
+
+
+def _spread(found: list[Example], limit: int) -> list[Example]:
+    """At most `limit` of a sorted list, evenly spaced, its ends among them."""
+    if len(found) <= limit:
+        return found
+    return [found[round(n * (len(found) - 1) / (limit - 1))] for n in range(limit)]
 
 
 def _shown(example: Example, top: float) -> Shown:

@@ -138,6 +138,7 @@ def _environment() -> Environment:
         verdict_reason=words.verdict_reason,
         weight_of=view.weight_of,
         most_documents=MOST_DOCUMENTS,
+        full_cards=cards.FULL_CARDS,
         most_neighbours=cards.MOST_NEIGHBOURS,
         most_tasks=cards.MOST_TASKS,
     )

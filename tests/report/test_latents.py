@@ -105,6 +105,16 @@ def test_examples_are_in_three_groups_with_the_range_from_its_top_down(report: R
     assert quantiles == sorted(quantiles)
 
 
+def test_what_is_shown_of_many_quantiles_spans_them() -> None:
+    found = [text(1.0, 0.0, kind="quantile", quantile=n / 20) for n in range(20)]
+    for full, most in ((True, MOST_EXAMPLES["quantile"]), (False, 5)):
+        (group,) = groups(example_latent_with(*found), full)
+        shown = [example.quantile or 0.0 for example in group.examples]
+        assert len(shown) == most
+        assert (shown[0], shown[-1]) == (0.95, 0.0)
+        assert shown == sorted(shown, reverse=True)
+
+
 def test_both_models_values_stand_under_a_text_and_need_no_mouse() -> None:
     latent = example_latent_with(text(0.0, 3.0, 1.0, baseline=(0.0, 2.5, 0.5), candidate=(0.0, 0.25, 1.0)))
     (group,) = groups(latent)
@@ -289,3 +299,17 @@ def test_five_hundred_latents_with_long_texts_stay_below_five_megabytes() -> Non
     assert len(page.encode()) < 5_000_000
     assert len(render_markdown(report).encode()) <= LIMIT_BYTES
     assert len(re.findall(r'<details class="latent"', page)) == MOST_LATENTS
+
+
+def test_hostile_names_tokens_and_reasons_are_shown_as_text(hostile: Report, hostile_page: str) -> None:
+    said = flat(hostile_page)
+    for place in (
+        "Names by the file ",
+        "no κ with the language model ",
+        "named by ",
+        "Association : fires more on documents of ",
+    ):
+        assert f"{place}&lt;script&gt;alert(1)&lt;/script&gt;" in said
+    assert "&lt;script&gt;alert(1)&lt;/scrip…" in said
+    assert "<script" not in hostile_page
+    assert "\x1b" not in printed(hostile)

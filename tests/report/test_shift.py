@@ -42,7 +42,7 @@ def test_the_default_protocol_comes_first_and_open(report: Report, page: str) ->
     assert [(p.name, p.is_default) for p in protocols(report)] == [("two crosscoders", True), ("three-way", False)]
     inside = section(page, '<section id="inside">', '<section id="latents">')
     first, _, other = inside.partition("<details")
-    assert "Category shift by two crosscoders, on which the report rests" in first
+    assert "Category shift by two crosscoders , on which the report rests" in flat(first)
     assert "three-way" not in first
     assert "The same by three-way" in other
     assert " open" not in other.split(">")[0]
