@@ -71,7 +71,8 @@ class Cost:
         """An estimate in words."""
         return (
             f"{_many(self.n_latents, 'latent')}: at most {_many(self.n_calls, 'call')} if no answer has to be "
-            f"repeated, {self.n_cached:,} more from the cache; about {self.n_prompt_tokens:,} tokens to send (characters / 4)"
+            f"repeated, {self.n_cached:,} more from the cache; about {self.n_prompt_tokens:,} tokens "
+            "to send (characters / 4)"
         )
 
     @property
