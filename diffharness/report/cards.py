@@ -13,6 +13,7 @@ MOST_LATENTS = 100
 """Cards on the page; `report.json` has every latent."""
 MOST_TASKS = 10
 """Rows of a card's table of tasks."""
+_SMALLEST_CONTRIBUTION = 0.0005
 MOST_NEIGHBOURS = 5
 MOST_PROMOTED = 8
 """Tokens that a latent promotes, and as many that it suppresses, a model."""
@@ -91,8 +92,12 @@ def carded(report: Report, limit: int = MOST_LATENTS) -> tuple[Latent, ...]:
 
 
 def task_rows(latent: Latent) -> tuple[TaskRow, ...]:
-    """The tasks on which it fires or to which it contributes, the largest contribution first."""
-    names = {*latent.contributions, *latent.density_by_task}
+    """The tasks on which it fires or to which it contributes, the largest contribution first.
+
+    A contribution of 0 at the card's digits is no row of its own.
+    """
+    contributing = {name for name, value in latent.contributions.items() if abs(value) >= _SMALLEST_CONTRIBUTION}
+    names = {*contributing, *latent.density_by_task}
     rows = [TaskRow(name, latent.density_by_task.get(name), latent.contributions.get(name)) for name in names]
     return tuple(sorted(rows, key=lambda row: (-abs(row.contribution or 0.0), -(row.density or 0.0), row.task)))
 

@@ -203,7 +203,7 @@ def test_tokens_of_the_lens_are_seen_with_their_spaces(report: Report) -> None:
 
 def test_tasks_on_which_it_fires_and_to_which_it_contributes_are_one_table(report: Report) -> None:
     latent = report.latents[0].model_copy(
-        update={"contributions": {"a": 0.1, "b": -0.3}, "density_by_task": {"b": 0.01, "c": 0.2}}
+        update={"contributions": {"a": 0.1, "b": -0.3, "d": 0.0001}, "density_by_task": {"b": 0.01, "c": 0.2}}
     )
     rows = [(row.task, row.density, row.contribution) for row in task_rows(latent)]
     assert rows == [("b", 0.01, -0.3), ("a", None, 0.1), ("c", 0.2, None)]
