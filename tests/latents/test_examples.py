@@ -132,9 +132,10 @@ def test_examples_do_not_depend_on_how_texts_come_in_batches(steps: int | None, 
         assert whole.of(latent) == split.of(latent)
 
 
-def test_windows_hold_the_values_around_the_peak_and_end_where_the_text_ends() -> None:
+@pytest.mark.parametrize("n", [80, 8], ids=["every text is kept", "few are kept"])
+def test_windows_hold_the_values_around_the_peak_and_end_where_the_text_ends(n: int) -> None:
     texts = Texts(80, seed=2, longest=20)
-    found = _collect(texts, n_reservoir=80)
+    found = _collect(texts, n_top=5, n_reservoir=n)
     n_cut = 0
     for latent in range(N_LATENTS):
         shown = _of(found, latent, "top") + _of(found, latent, "quantile")
@@ -248,6 +249,20 @@ def test_the_sample_shows_every_fifth_of_the_range_without_the_top(steps: int | 
             assert example.quantile == pytest.approx(np.mean(peaks[sample] < example.peak))
 
 
+def test_what_is_shown_of_a_fifth_is_a_uniform_choice() -> None:
+    texts = Texts(60, seed=7, share=1.0)
+    row_of = np.flatnonzero(texts.lengths.numpy() > 0)
+    shown_R = np.zeros(5)
+    for seed in range(40):
+        found = _collect(texts, seed=seed, near=False, n_top=0, n_reservoir=25)
+        for latent in range(N_LATENTS):
+            peaks = texts.peaks(latent)
+            sample = sorted(row_of[found.reservoir.order_LS[latent]].tolist(), key=lambda row: (peaks[row], -row))
+            for row in _rows(_of(found, latent, "quantile")):
+                shown_R[sample.index(row) % 5] += 1
+    assert shown_R / (40 * N_LATENTS * 5) == pytest.approx([0.6] * 5, abs=0.07)
+
+
 def test_all_texts_are_shown_where_there_are_few() -> None:
     texts = Texts(8, seed=8, share=1.0)
     found = _collect(texts, n_top=2)
@@ -286,22 +301,25 @@ def test_near_misses_come_only_from_batches_that_were_asked_for_them() -> None:
 
 def test_what_is_not_a_number_or_has_no_size_is_no_example() -> None:
     texts = Texts(30, seed=11, share=0.5)
-    loud = int(np.argmax(texts.peaks(0)))
+    loud, endless = np.argsort(-texts.peaks(0))[:2].tolist()
     codes = texts.codes(range(30))
     bad_E = (codes.text_E == loud) & (codes.entries.latent_E == 0)
     bad_E &= torch.cumsum(bad_E, 0) == 1
     activation_E = codes.activation_E.masked_fill(bad_E, torch.nan)
     activation_E = activation_E.masked_fill(codes.entries.latent_E == 1, 0.0)
+    activation_E = activation_E.masked_fill((codes.text_E == endless) & (codes.entries.latent_E == 0), torch.inf)
     assert codes.near_BL is not None
-    near_BL = codes.near_BL.clone()
+    near_BL = codes.near_BL.double()
     near_BL[:, 1] = 9.0
     near_BL[::3, 2] = torch.nan
     near_BL[1::3, 2] = torch.inf
     collector = ExampleCollector(N_LATENTS, np.random.default_rng(0), n_top=30, n_reservoir=30, n_near=30)
+    before = near_BL.clone()
     collector.update(replace(codes, activation_E=activation_E, near_BL=near_BL), range(30), [""] * 30)
+    assert torch.equal(near_BL.nan_to_num(nan=-9.0), before.nan_to_num(nan=-9.0)), "the codes are the caller's"
     found = collector.finish()
-    assert loud not in [example.text for example in found.of(0)]
-    assert len(_of(found, 0, "top")) == (texts.peaks(0) > 0).sum() - 1
+    assert not {loud, endless} & {example.text for example in found.of(0)}
+    assert len(_of(found, 0, "top")) == (texts.peaks(0) > 0).sum() - 2
     fired = np.flatnonzero(texts.peaks(1) > 0).tolist()
     assert found.of(1) == ()
     near = found.near.order_LS[1]
@@ -344,10 +362,11 @@ def test_batches_without_tokens_and_texts_named_twice() -> None:
 def test_references_are_kept_only_of_texts_that_are_shown(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("diffharness.latents.examples._PRUNE_REFERENCES", 10)
     texts = Texts(200, seed=15)
-    few = _collect(texts, range(10, 200, 10), n_top=1, n_reservoir=1, n_near=1)
-    assert len(few.references) <= 2 * 3 * N_LATENTS + 10
+    texts.activation[1] += 100.0
+    few = _collect(texts, range(10, 200, 10), n_top=2, n_reservoir=3, n_near=1)
+    assert len(few.references) <= 2 * 6 * N_LATENTS + 10
     monkeypatch.undo()
-    all_kept = _collect(texts, range(10, 200, 10), n_top=1, n_reservoir=1, n_near=1)
+    all_kept = _collect(texts, range(10, 200, 10), n_top=2, n_reservoir=3, n_near=1)
     assert len(all_kept.references) > len(few.references)
     assert [few.of(latent) for latent in range(N_LATENTS)] == [all_kept.of(latent) for latent in range(N_LATENTS)]
 
