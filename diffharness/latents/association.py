@@ -26,7 +26,7 @@ class Associations:
     """One row a latent; NaN where a latent was not tested."""
 
     statistic_L: NDArray[np.float64]
-    """Standardised rank sum: positive where the latent fires more on documents where the candidate gains."""
+    """Standardised rank sum, about a normal deviate: positive where it fires more where the candidate gains."""
     superiority_L: NDArray[np.float64]
     """The chance that it fires more on a gaining than on a losing document of the same task, ties half (½: no
     difference), tasks weighted as in the statistic."""
