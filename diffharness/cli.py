@@ -79,7 +79,7 @@ def demo(**options: Any) -> None:
     from diffharness.config import RunConfig
     from diffharness.progress import StageProgress
 
-    given = {name: value for name, value in options.items() if value is not None}
+    given = {name: value for name, value in options.items() if value is not None and value != ()}
     quiet_libraries()
     console = make_console()
     with StageProgress(console).stage("get the embedded models ready") as report:

@@ -64,6 +64,21 @@ def code_norm_option() -> Option:
     )
 
 
+def naming_options() -> list[Option]:
+    """Which latents are specific, and who names them."""
+    return [
+        click.option("--annotator", metavar="WHO", multiple=True, help="Who names the latents: probe, none, "
+                     "file,LABELS.csv, or an lm-eval model such as local-chat-completions,model=NAME,base_url=URL; "
+                     f"give two to compare them  [{defaults.ANNOTATOR}]"),
+        click.option("--annotate", metavar="N", type=int, help="Latents that an annotating model is asked about, those "
+                     f"that differ most first  [{defaults.ANNOTATE}]"),
+        click.option("--nu-reconstruction", metavar="X", type=float, help="A latent is specific to a model where ν^r "
+                     f"is below this  [{defaults.NU_RECONSTRUCTION}]"),
+        click.option("--nu-error", metavar="X", type=float, help="... and ν^ε below this  "
+                     f"[{defaults.NU_ERROR}]"),
+    ]  # fmt: skip
+
+
 def run_options(with_models: bool) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """The options of `run`; those of `demo` leave models, tasks and texts out."""
     models: list[Option] = [
@@ -76,8 +91,9 @@ def run_options(with_models: bool) -> Callable[[Callable[..., None]], Callable[.
         click.option("--corpus", metavar="TEXTS[@WEIGHT]", multiple=True, help="Texts to train the crosscoder on: "
                      "JSONL (`text` in every line), .txt or Parquet, hf:NAME[:SPLIT[:COLUMN]], or `tasks` for the "
                      "tasks' training splits; repeatable  [what the tasks made the models read]"),
-        click.option("--probes", metavar="JSONL", help="Texts that name latents (`text` and `category` in every "
-                     "line)  [none: latents stay unclear]"),
+        click.option("--probes", metavar="PATH", help="Texts that name latents (JSONL with `text`, `category` and "
+                     "perhaps `contrast`, or a folder of such)  [built-in English ones]"),
+        click.option("--taxonomy", metavar="YAML", help="The categories that there are  [built in]"),
         click.option("--baseline-results", metavar="DIR", help="Go on from what `diffharness lm-eval` recorded, or "
                      "from a folder of plain lm-eval (--output_path with --log_samples, any engine)."),
         click.option("--candidate-results", metavar="DIR", help="The same for the candidate."),
@@ -98,6 +114,7 @@ def run_options(with_models: bool) -> Callable[[Callable[..., None]], Callable[.
         click.option("--gen-kwargs", metavar="KEY=VALUE,...", help="Generation arguments in place of the tasks' own."),
     ]  # fmt: skip
     common: list[Option] = [
+        *naming_options(),
         click.option("--layer", metavar="N", help="Decoder block, or fraction of depth  "
                      f"[{defaults.LAYER}, or what the loaded crosscoder reads]"),
         *dictionary_options(),

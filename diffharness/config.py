@@ -43,7 +43,19 @@ class RunConfig(BaseModel):
     """Texts that the crosscoder is trained on: files, Hugging Face datasets, `tasks`, each with a weight or without
     (`activations/corpora.py`); by default what the tasks made the models read."""
     probes: Path | None = None
-    """JSONL file with `text` and `category` that names latents; without it they stay `unclear`."""
+    """Texts that name latents: a JSONL file with `text`, `category` and perhaps a matched `contrast` in every line, or
+    a folder of such files; by default the built-in English ones (`tasks/probes/`)."""
+    taxonomy: Path | None = None
+    """YAML file of the categories that there are; by default the built-in one (`latents/taxonomy.yaml`)."""
+    annotator: tuple[str, ...] = (defaults.ANNOTATOR,)
+    """Who names the latents: `probe`, `none`, `file,LABELS.csv`, or an lm-eval model as `name,key=value,...`; of two
+    the first names, and their agreement is reported."""
+    annotate: int = Field(defaults.ANNOTATE, ge=1)
+    """Latents that an annotating model is asked about, those that differ most first."""
+    nu_reconstruction: float = Field(defaults.NU_RECONSTRUCTION, gt=0)
+    """A latent is specific to a model where ν^r is below this,"""
+    nu_error: float = Field(defaults.NU_ERROR, gt=0)
+    """and ν^ε below this."""
     latents: int | None = Field(None, ge=1)
     """Size of the crosscoder; by default four times the hidden size."""
     k: int | None = Field(None, ge=1)
@@ -119,6 +131,12 @@ class RunConfig(BaseModel):
         """Files may be paths."""
         return tuple(str(v) if isinstance(v, Path) else v for v in value) if isinstance(value, list | tuple) else value
 
+    @field_validator("annotator", mode="before")
+    @classmethod
+    def _annotators(cls, value: Any) -> Any:
+        """One may stand alone."""
+        return (value,) if isinstance(value, str) else value
+
     @field_validator("groups", mode="before")
     @classmethod
     def _sizes(cls, value: Any) -> Any:
@@ -151,6 +169,8 @@ class RunConfig(BaseModel):
         if not self.tasks and not recorded:
             raise ValueError("tasks is missing; give the names of lm-eval tasks")
         self._check_crosscoder()
+        if not 1 <= len(self.annotator) <= 2 or (len(self.annotator) == 2 and "none" in self.annotator):
+            raise ValueError(f"annotator {', '.join(self.annotator) or '()'}: give one, or two to compare")
         return self
 
     def _check_crosscoder(self) -> None:
@@ -227,7 +247,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
     if not isinstance(values, dict):
         raise UsageError(f"--config {path} is not a mapping of options; `diffharness init` writes one")
     _check_keys(values, f"--config {path}")
-    for key in ("tasks", "include_path", "corpus"):
+    for key in ("tasks", "include_path", "corpus", "annotator"):
         if isinstance(values.get(key), str):
             values[key] = [part.strip() for part in values[key].split(",")] if key == "tasks" else [values[key]]
     return {key: value for key, value in values.items() if value is not None}
@@ -271,8 +291,12 @@ train_tokens: {defaults.TRAIN_TOKENS}
 # stream: true              # keep activations off the disk: every pass reads the texts again
 # skip_special: true        # leave the positions of special tokens out, as the first one always is
 
-# What names the latents: a JSONL file with `text` and `category` in every line.
+# What names the latents: texts tagged by category, a JSONL file or a folder of such; by default built-in English ones.
 # probes: probes.jsonl
+# taxonomy: categories.yaml  # the categories that there are
+# annotator: local-chat-completions,model=NAME,base_url=URL   # or file,LABELS.csv; by default {defaults.ANNOTATOR}
+# nu_reconstruction: {defaults.NU_RECONSTRUCTION}     # a latent is specific to a model below these two
+# nu_error: {defaults.NU_ERROR}
 
 smallest_effect: {defaults.SMALLEST_EFFECT}        # gaps below this are not called a change
 seed: {defaults.SEED}

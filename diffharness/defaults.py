@@ -14,6 +14,13 @@ BATCH_SIZE = 32
 SMALLEST_EFFECT = 0.02
 """Gaps of a bounded metric below this are not called a change."""
 SEED = 0
+SHIFT_PROTOCOL = "three-way"
+"""What the category shift is read from first; `tests/benchmarks/latents.py` measures which is the most reliable."""
+ANNOTATOR = "probe"
+ANNOTATE = 200
+"""Latents that an annotating model is asked about."""
+NU_RECONSTRUCTION, NU_ERROR = 0.5, 0.2
+"""Below these ratios of latent scaling, ν^r and ν^ε, a latent is specific to a model (Minder et al. 2504.02922)."""
 RANDOM_ENCODER_LATENTS = 16_384
 """Up to so many latents the account is tried with a random encoder: fitting its decoders takes memory that grows with
 their square."""

@@ -29,6 +29,7 @@ from diffharness.progress import StageProgress
 from diffharness.recorded import with_recorded
 from diffharness.report.schema import Report
 from diffharness.session import Session
+from diffharness.stages.naming import check_annotators
 from diffharness.stages.reading import MAIN
 
 if TYPE_CHECKING:
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
     from diffharness.stages.replaying import Harvested
 
 
-LAYOUT = 3
+LAYOUT = 4
 """Of the stages' artifacts; a run of another layout is made anew."""
 
 
@@ -93,6 +94,13 @@ class Run:
         """The sides there are, the ancestor last."""
         return self.session.sides
 
+    @property
+    def ancestral(self) -> tuple[tuple[str, ...], ...]:
+        """The sides of the crosscoders that the category shift is counted in: the paper's two, then all three."""
+        if "ancestor" not in self.sides:
+            return ()
+        return (("ancestor", "baseline"), ("ancestor", "candidate"), ("ancestor", "baseline", "candidate"))
+
     def stage(
         self, name: str, title: str, made_from: Any, work: Callable[[Path, Progress], None],
         into: str = "", *, resumable: bool = False,
@@ -116,6 +124,8 @@ class Run:
         if self._notes is None:
             with self.progress.stage("check models, tasks and texts"):
                 self._notes = self.session.check()
+                if self.config.needs_tasks:
+                    check_annotators(self.config)
         return self._notes
 
     def evaluation(self, side: str) -> Stage:
@@ -192,8 +202,8 @@ class Run:
 
         return stages.harvested(self)
 
-    def crosscoder(self, sides: tuple[str, str]) -> Stage:
-        """A crosscoder over two of the models, trained or loaded, with its quality."""
+    def crosscoder(self, sides: tuple[str, ...]) -> Stage:
+        """A crosscoder over two or three of the models, trained or loaded, with its quality."""
         from diffharness import stages
 
         name, title = f"train {'-'.join(sides)}", "–".join(sides)
@@ -203,26 +213,39 @@ class Run:
             work = lambda folder, report: stages.load(self, folder, report)  # noqa: E731
             return self.stage(name, f"load the crosscoder {title}", made_from, work, into)
         config = self.config
-        seeds = config.seeds if sides == MAIN else 1
         made_from = [
             self.harvest().fingerprint, sides, config.latents, config.k, config.sparsity, config.shared_latents,
-            config.dedicated, config.groups, config.seed, seeds, config.skip_special,
+            config.dedicated, config.groups, config.seed, config.seeds, config.skip_special,
         ]  # fmt: skip
         work = lambda folder, report: stages.train(self, sides, folder, report)  # noqa: E731
         return self.stage(name, f"train the crosscoder {title}", made_from, work, into, resumable=True)
 
-    def latents(self, sides: tuple[str, str]) -> Stage:
-        """Each latent scaled, identified, named, with examples."""
+    def latents(self, sides: tuple[str, ...]) -> Stage:
+        """Each latent scaled, identified and named; the main pair's looked at on the evaluation documents too."""
         from diffharness import stages
 
-        probes = self.config.probes
-        made_from = [self.crosscoder(sides).fingerprint, path_fingerprint(probes) if probes is not None else None]
-        main = sides == MAIN
+        config, main = self.config, sides == MAIN
+        made_from = [
+            self.crosscoder(sides).fingerprint, *self._named_from(), config.nu_reconstruction, config.nu_error,
+            [*(self.evaluation(s).fingerprint for s in MAIN), config.metric] if main else None,
+        ]  # fmt: skip
         work = lambda folder, report: stages.describe_latents(self, sides, folder, report)  # noqa: E731
         return self.stage(
             f"latents {'-'.join(sides)}", f"scale and name the latents of {'–'.join(sides)}", made_from, work,
             "" if main else f"crosscoder/{'-'.join(sides)}",
         )  # fmt: skip
+
+    def _named_from(self) -> list[Any]:
+        """What the names of latents are made from."""
+        config = self.config
+        files = [config.probes, config.taxonomy, *(self._label_file(spec) for spec in config.annotator)]
+        return [config.annotator, config.annotate, *(None if f is None else path_fingerprint(f) for f in files)]
+
+    @staticmethod
+    def _label_file(annotator: str) -> Path | None:
+        """The file of a person's labels, where an annotator is one."""
+        name = annotator.removeprefix("file,")
+        return Path(name) if name.endswith(".csv") else None
 
     def account(self) -> Stage:
         """Every task's gap split over categories."""
@@ -254,10 +277,9 @@ class Run:
 
         made_from: list[Any] = [*(self.evaluation(s).fingerprint for s in self.sides), self.command]
         if self.withheld is None:
-            ancestral = [("ancestor", side) for side in ("baseline", "candidate")] if "ancestor" in self.sides else []
             made_from += [
                 self.checks().fingerprint,
-                *(self.latents(pair).fingerprint for pair in ancestral),
+                *(self.latents(sides).fingerprint for sides in self.ancestral),
                 self.controls().fingerprint if self.config.controls else None,
             ]
         else:

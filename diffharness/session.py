@@ -219,15 +219,12 @@ class Session:
             UsageError: a model, task, layer or corpus that can not be used, in one line with the remedy.
         """
         from diffharness.evaluation.tokenizers import compare_tokenizers
-        from diffharness.latents.probes import load_probes
 
         if self.config.apply_chat_template and not self.architectures["baseline"].tokenizer.chat_template:
             raise UsageError(
                 "--apply-chat-template: the baseline's tokenizer has no chat template; leave the option out, or name a "
                 "tokenizer that has one in the model arguments (pretrained=...,tokenizer=...)"
             )
-        if self.config.probes is not None:
-            load_probes(self.config.probes)
         sizes = {side: a.hidden_size for side, a in self.architectures.items()}
         for side, size in sizes.items():
             if size != sizes["baseline"]:

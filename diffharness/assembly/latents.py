@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
+from diffharness.activations.positions import FIRST, SPECIAL, TEMPLATE
 from diffharness.assembly.numbers import number
 from diffharness.report import schema
 
@@ -15,7 +19,13 @@ if TYPE_CHECKING:
     from diffharness.crosscoder.model import Crosscoder
     from diffharness.crosscoder.quality import DecoderPair, QualityMeasures
     from diffharness.crosscoder.stability import Stability
-    from diffharness.latents.description import LatentTable
+    from diffharness.latents.annotation import Annotation
+    from diffharness.latents.association import Associations
+    from diffharness.latents.examples import LatentExample
+    from diffharness.latents.identification import LatentIdentity
+    from diffharness.latents.lens import LensTokens
+    from diffharness.latents.scaling import Ratios
+    from diffharness.latents.use import LatentUse
 
 
 def quality(
@@ -107,59 +117,175 @@ def _stability(found: Stability) -> schema.Stability:
     )
 
 
+@dataclass(frozen=True)
+class Cards:
+    """What only the latents that differ most have: the rest of the table stays small."""
+
+    chosen: Sequence[int]
+    """Indices of latents; the other fields are in this order."""
+    examples: Mapping[int, tuple[schema.Example, ...]]
+    neighbours: Sequence[Sequence[tuple[int, float]]]
+    lens: Sequence[Mapping[str, LensTokens]]
+
+
 def latent_rows(
-    table: LatentTable, texts: Sequence[Text], tokenizer: Any, skipped_ids: frozenset[int] = frozenset()
+    identity: LatentIdentity,
+    names: Sequence[Annotation],
+    cards: Cards,
+    *,
+    density_by_task: Mapping[str, np.ndarray],
+    use: LatentUse,
+    associations: Associations,
+    is_matched: np.ndarray | None,
 ) -> list[schema.Latent]:
     """One row a latent, without contributions."""
-    identity, examples = table.identity, table.examples
-    shown: dict[int, tuple[str, ...]] = {}
+    scaling = identity.scaling
+    place = {j: i for i, j in enumerate(cards.chosen)}
     rows = []
-    for j, annotation in enumerate(table.annotations):
+    for j, name in enumerate(names):
+        first, special, template = (number(scaling.kind_share_LK[j, kind]) for kind in (FIRST, SPECIAL, TEMPLATE))
+        card = place.get(j)
+        is_specific = identity.status[j].endswith("-specific")
         rows.append(
             schema.Latent(
                 index=j,
                 status=identity.status[j],  # pyright: ignore[reportArgumentType]
-                category=annotation.category,
-                evidence=schema.Evidence(
-                    auroc=annotation.auroc,
-                    q_value=annotation.q_value,
-                    runner_up=annotation.runner_up,
-                    runner_up_auroc=annotation.runner_up_auroc,
-                    reason=annotation.reason,
-                ),
+                side=identity.side[j] if is_specific else None,
+                status_by_norm=identity.status_by_norm[j],  # pyright: ignore[reportArgumentType]
+                status_reason=identity.reason[j],
+                category=name.category,
+                evidence=_evidence(name),
                 delta_norm=number(identity.delta_norm[j]),
-                nu_reconstruction=number(identity.nu_reconstruction[j]),
-                nu_error=number(identity.nu_error[j]),
+                nu_reconstruction=number(scaling.nu_reconstruction.value_L[j]),
+                nu_error=number(scaling.nu_error.value_L[j]),
+                nu_reconstruction_interval=_ratio_interval(scaling.nu_reconstruction, j),
+                nu_error_interval=_ratio_interval(scaling.nu_error, j),
                 decoder_cosine=number(identity.cosine[j]),
-                density=float(identity.density[j]),
-                mean_activation=number(identity.mean_activation[j]),
-                first_token_share=number(examples.first_share[j]),
+                density=float(scaling.density_L[j]),
+                density_by_task={
+                    task: float(found_L[j]) for task, found_L in density_by_task.items() if found_L[j] > 0
+                },
+                n_active=int(scaling.n_active_L[j]),
+                n_texts=int(scaling.n_texts_L[j]),
+                mean_activation=number(scaling.mean_activation_L[j]),
+                first_token_share=first,
+                special_token_share=special,
+                template_token_share=template,
+                use=_use(use, j),
+                association=_association(associations, j),
+                matched=None if is_matched is None else bool(is_matched[j]),
                 contributions={},
-                examples=tuple(_example(e, texts, shown, tokenizer, skipped_ids) for e in examples.of(j)),
+                examples=cards.examples.get(j, ()),
+                neighbours=tuple(
+                    schema.Neighbour(index=index, cosine=cosine)
+                    for index, cosine in (cards.neighbours[card] if card is not None else ())
+                ),
+                lens={side: _lens(found) for side, found in cards.lens[card].items()} if card is not None else {},
             )
         )
     return rows
 
 
-def _example(
-    found: Any,
-    texts: Sequence[Text],
-    shown: dict[int, tuple[str, ...]],
-    tokenizer: Any,
-    skipped_ids: frozenset[int],
-) -> schema.Example:
-    from diffharness.activations.rows import coded_places
-
-    position = int(found.text_id)
-    if position not in shown:
-        ids = texts[position].ids
-        tokens = token_texts(ids, tokenizer)
-        shown[position] = tuple(tokens[place] for place in coded_places(ids, skipped_ids))
-    return schema.Example(
-        tokens=shown[position][found.first : found.first + len(found.values)],
-        values=tuple(round(v, 4) for v in found.values),
-        source=found.source,
+def _evidence(name: Annotation) -> schema.Evidence:
+    detection = name.detection
+    return schema.Evidence(
+        auroc=name.auroc,
+        q_value=name.q_value,
+        runner_up=name.runner_up,
+        runner_up_auroc=name.runner_up_auroc,
+        reason=name.reason,
+        annotator=name.annotator,
+        contrast_share=name.contrast_share,
+        best=name.best,
+        detection=None if detection is None else schema.Detection(**asdict(detection)),
     )
+
+
+def _ratio_interval(found: Ratios, j: int) -> schema.Interval | None:
+    if np.isnan(found.low_L[j]) or np.isnan(found.high_L[j]):
+        return None
+    return schema.Interval(
+        low=float(found.low_L[j]), high=float(found.high_L[j]), method="percentile bootstrap over groups of documents"
+    )
+
+
+def _use(use: LatentUse, j: int) -> schema.Use | None:
+    """None where the latent fires in neither model, or its interval is unknown."""
+    rate, mean = use.rate_change, use.mean_change
+    ends = (rate.low_L[j], rate.high_L[j], mean.low_L[j], mean.high_L[j])
+    if use.n_fired_L[j] == 0 or not np.isfinite(ends).all():
+        return None
+    method = f"Student's t of a ratio of sums over {use.unit}s"
+    return schema.Use(
+        rate_baseline=float(use.rate_LM[j, 0]),
+        rate_candidate=float(use.rate_LM[j, 1]),
+        rate_interval=schema.Interval(low=float(ends[0]), high=float(ends[1]), method=method),
+        mean_baseline=float(use.mean_LM[j, 0]),
+        mean_candidate=float(use.mean_LM[j, 1]),
+        mean_interval=schema.Interval(low=float(ends[2]), high=float(ends[3]), method=method),
+        q_value=number(mean.q_L[j]),
+    )
+
+
+def _association(found: Associations, j: int) -> schema.Association | None:
+    if np.isnan(found.p_adjusted_L[j]):
+        return None
+    return schema.Association(
+        task=None,
+        direction="gains" if found.statistic_L[j] > 0 else "loses",
+        statistic=float(found.statistic_L[j]),
+        p_value=float(found.p_L[j]),
+        p_adjusted=float(found.p_adjusted_L[j]),
+        n_gain=found.n_gain,
+        n_lose=found.n_lose,
+        method=found.method,
+    )
+
+
+def _lens(found: LensTokens) -> schema.Lens:
+    up, down = (schema.Promoted(tokens=part.tokens, values=part.values) for part in (found.up, found.down))
+    return schema.Lens(up=up, down=down)
+
+
+class Shower:
+    """Looks up the tokens of examples: training texts by number from 0 up, evaluation texts from −1 down."""
+
+    def __init__(
+        self, texts: Sequence[Text], evaluation: Sequence[Text], tokenizer: Any, skipped_ids: frozenset[int]
+    ) -> None:
+        self._texts = texts
+        self._evaluation = evaluation
+        self._tokenizer = tokenizer
+        self._skipped_ids = skipped_ids
+        self._known: dict[int, tuple[str, ...]] = {}
+
+    def shown(self, example: LatentExample) -> tuple[tuple[str, ...], tuple[float, ...]]:
+        """An example's tokens and activations."""
+        tokens = self._tokens(example.text)
+        return tokens[example.first : example.first + len(example.values)], example.values
+
+    def row(self, example: LatentExample) -> schema.Example:
+        """An example of a card."""
+        tokens, values = self.shown(example)
+        baseline, candidate = example.presence
+        return schema.Example(
+            tokens=tokens,
+            values=tuple(round(v, 4) for v in values),
+            baseline=tuple(round(v, 4) for v in baseline),
+            candidate=tuple(round(v, 4) for v in candidate),
+            source=example.source,
+            kind=example.kind,
+            quantile=example.quantile,
+        )
+
+    def _tokens(self, number: int) -> tuple[str, ...]:
+        from diffharness.activations.rows import coded_places
+
+        if number not in self._known:
+            ids = (self._texts[number] if number >= 0 else self._evaluation[-1 - number]).ids
+            tokens = token_texts(ids, self._tokenizer)
+            self._known[number] = tuple(tokens[place] for place in coded_places(ids, self._skipped_ids))
+        return self._known[number]
 
 
 def token_texts(ids: Sequence[int], tokenizer: Any) -> tuple[str, ...]:
@@ -172,6 +298,18 @@ def token_texts(ids: Sequence[int], tokenizer: Any) -> tuple[str, ...]:
     return tuple(pieces)
 
 
+_NESTED = {
+    "evidence", "contributions", "examples", "use", "association", "neighbours", "lens", "density_by_task",
+    "nu_reconstruction_interval", "nu_error_interval",
+}  # fmt: skip
+MAIN = ("baseline", "candidate")
+
+
+def _ends(name: str, interval: schema.Interval | None) -> dict[str, float | None]:
+    low, high = (None, None) if interval is None else (interval.low, interval.high)
+    return {f"{name}_low": low, f"{name}_high": high}
+
+
 def write_latents(rows: Sequence[schema.Latent], path: Path) -> None:
     """`latents.parquet`: a row a latent."""
     import pyarrow as pa
@@ -179,10 +317,20 @@ def write_latents(rows: Sequence[schema.Latent], path: Path) -> None:
 
     flat = [
         {
-            **row.model_dump(exclude={"evidence", "contributions", "examples"}),
+            **row.model_dump(exclude=_NESTED),
             "auroc": row.evidence.auroc,
             "q_value": row.evidence.q_value,
             "reason": row.evidence.reason,
+            "annotator": row.evidence.annotator,
+            "contrast_share": row.evidence.contrast_share,
+            "detection": None if row.evidence.detection is None else row.evidence.detection.score,
+            **_ends("nu_reconstruction", row.nu_reconstruction_interval),
+            **_ends("nu_error", row.nu_error_interval),
+            **{
+                f"{name}_{side}": getattr(row.use, f"{name}_{side}", None) for name in ("rate", "mean") for side in MAIN
+            },
+            "association": None if row.association is None else row.association.direction,
+            "association_p_adjusted": None if row.association is None else row.association.p_adjusted,
         }
         for row in rows
     ]

@@ -5,24 +5,29 @@ from __future__ import annotations
 import datetime
 import platform
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from importlib import metadata
-from typing import TYPE_CHECKING, Any
+from itertools import zip_longest
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
+from pydantic import BaseModel
 
 from diffharness import __version__, defaults
 from diffharness.artifacts import fingerprint
 from diffharness.assembly.checks import no_check_reason
 from diffharness.assembly.numbers import number
 from diffharness.assembly.scores import row_verdict
-from diffharness.latents.shift import SpecificLatents, category_shift
+from diffharness.assembly.shift import shift
 from diffharness.report import schema
 from diffharness.statistics.multiple import benjamini_hochberg
 
 if TYPE_CHECKING:
     from diffharness.pipeline import Run
 
+N_CHANGED = 12
+"""Shared latents shown as what changed."""
+Part = TypeVar("Part", bound=BaseModel)
 MAIN = ("baseline", "candidate")
 ORDER = (
     "one order: what is written is measured under the candidate's upper layers; `upper` is what those layers make of "
@@ -56,6 +61,8 @@ def report(run: Run) -> schema.Report:
         categories=mechanism.categories,
         categories_reason=mechanism.categories_reason,
         latents=mechanism.latents,
+        annotation=mechanism.annotation,
+        changed=mechanism.changed,
         corpus=mechanism.corpus,
         validation=schema.Validation(
             completeness=mechanism.completeness,
@@ -84,6 +91,8 @@ class _Mechanism:
     categories: tuple[schema.CategoryShift, ...] = ()
     categories_reason: str | None = None
     latents: tuple[schema.Latent, ...] = ()
+    annotation: schema.Annotation | None = None
+    changed: schema.ChangedUse | None = None
     corpus: tuple[schema.CorpusSource, ...] = ()
     completeness: schema.Completeness | None = None
     controls: tuple[schema.Control, ...] = ()
@@ -101,25 +110,41 @@ def _mechanism(run: Run, rows: Sequence[Mapping[str, Any]]) -> _Mechanism:
     account = run.read_json(run.account(), "account.json")
     ablations = {(a.pop("task"), a.pop("category")): a for a in run.read_json(run.checks(), "checks.json")}
     controls = run.read_json(run.controls(), "controls.json") if run.config.controls else []
-    pairs = [MAIN, *(("ancestor", side) for side in MAIN if "ancestor" in run.sides)]
-    described = {pair: run.read_json(run.latents(pair), "latents.json") for pair in pairs}
-    shift, shift_reason = _shift(run, described)
+    dictionaries = [MAIN, *run.ancestral]
+    described = {sides: run.read_json(run.latents(sides), "latents.json") for sides in dictionaries}
+    categories, categories_reason = shift(run, described)
     corpus = run.read_json(run.harvest(), "corpus.json")
     completeness = account["completeness"]
+    latents = _latents(described[MAIN]["latents"], account["tasks"])
     return _Mechanism(
         tasks=_tasks(rows, account, ablations, run.config.smallest_effect),
         notes=(*(f"Texts of the crosscoder: {note}." for note in corpus["notes"]), *_control_notes(run, described)),
-        quality=tuple(_quality(run, pair, described[pair]["counts"]) for pair in pairs),
-        categories=shift,
-        categories_reason=shift_reason,
-        latents=_latents(described[MAIN]["latents"], account["tasks"]),
+        quality=tuple(_quality(run, sides, described[sides]["counts"]) for sides in dictionaries),
+        categories=categories,
+        categories_reason=categories_reason,
+        annotation=_part(schema.Annotation, described[MAIN]["annotation"]),
+        changed=_changed(described[MAIN]["changed"], latents),
+        latents=latents,
         corpus=tuple(schema.CorpusSource.model_validate(source) for source in corpus["sources"]),
         completeness=schema.Completeness.model_validate(completeness) if completeness else None,
         controls=tuple(schema.Control.model_validate(c) for c in controls),
     )
 
 
-def _control_notes(run: Run, described: Mapping[tuple[str, str], Mapping[str, Any]]) -> tuple[str, ...]:
+def _changed(body: Mapping[str, Any], latents: Sequence[schema.Latent]) -> schema.ChangedUse:
+    """Shared latents whose use changed most, and in turn with them those that write most of the gaps."""
+    size = {j.index: sum(map(abs, j.contributions.values())) for j in latents if j.status == "shared"}
+    by_written = [index for index in sorted(size, key=lambda index: -size[index]) if size[index]]
+    by_use = body["latents"]
+    in_turn = [index for pair in zip_longest(by_use, by_written[:N_CHANGED]) for index in pair if index is not None]
+    return schema.ChangedUse.model_validate({**body, "latents": tuple(dict.fromkeys(in_turn))[:N_CHANGED]})
+
+
+def _part(kind: type[Part], body: Mapping[str, Any] | None) -> Part | None:
+    return None if body is None else kind.model_validate(body)
+
+
+def _control_notes(run: Run, described: Mapping[tuple[str, ...], Mapping[str, Any]]) -> tuple[str, ...]:
     """Which control was left out, and why."""
     n_latents = len(described[MAIN]["latents"])
     if not run.config.controls or n_latents <= defaults.RANDOM_ENCODER_LATENTS:
@@ -135,12 +160,14 @@ def _notes(run: Run) -> tuple[str, ...]:
     if not run.config.corpus:
         done = "trained" if run.config.crosscoder is None else "measured"
         notes.append(f"No corpus was given: the crosscoder was {done} on what the tasks made the models read.")
-    if run.config.probes is None:
-        notes.append("No probes were given, so latents have no names and every category is `unclear`.")
+    if run.config.annotator[0] == "none":
+        notes.append("Nobody was asked to name latents (--annotator none), so every category is `unclear`.")
+    elif run.config.probes is None and "probe" in run.config.annotator:
+        notes.append("Latents are named by the built-in English probes; --probes gives others.")
     return tuple(notes)
 
 
-def _quality(run: Run, pair: tuple[str, str], counts: dict[str, int]) -> schema.CrosscoderQuality:
+def _quality(run: Run, pair: tuple[str, ...], counts: dict[str, int]) -> schema.CrosscoderQuality:
     found = run.read_json(run.crosscoder(pair), "quality.json")
     return schema.CrosscoderQuality.model_validate({**found, "n_by_status": counts})
 
@@ -148,7 +175,7 @@ def _quality(run: Run, pair: tuple[str, str], counts: dict[str, int]) -> schema.
 def _tasks(
     rows: Sequence[Mapping[str, Any]],
     account: Mapping[str, Any],
-    ablations: Mapping[tuple[str, str], Mapping[str, Any]],
+    ablations: Mapping[tuple[str, ...], Mapping[str, Any]],
     smallest_effect: float,
 ) -> tuple[schema.Task, ...]:
     q_values = benjamini_hochberg([row["p_value"] for row in rows])
@@ -186,7 +213,7 @@ def _tasks(
 
 
 def _components(
-    task: str, found: Mapping[str, Any], ablations: Mapping[tuple[str, str], Mapping[str, Any]], verdict: str
+    task: str, found: Mapping[str, Any], ablations: Mapping[tuple[str, ...], Mapping[str, Any]], verdict: str
 ) -> tuple[schema.Component, ...]:
     moved = verdict in ("improved", "regressed")
     gap = found["surrogate"]["gap"]
@@ -217,36 +244,3 @@ def _latents(rows: Sequence[dict[str, Any]], tasks: Mapping[str, Any]) -> tuple[
         )
         for row in rows
     )
-
-
-def _shift(
-    run: Run, described: Mapping[tuple[str, str], Mapping[str, Any]]
-) -> tuple[tuple[schema.CategoryShift, ...], str | None]:
-    """The paper's protocol: latents specific to either tuned model, each against the ancestor."""
-    if "ancestor" not in run.sides:
-        return (), "no ancestor was given"
-    if run.config.probes is None:
-        return (), "no probes were given to name latents by"
-    from diffharness.latents.probes import load_probes
-
-    sides = []
-    for side in MAIN:
-        body = described["ancestor", side]
-        rows = [r for r in body["latents"] if r["status"] == f"{side}-specific"]
-        masses = np.array([body["mass"][r["index"]] for r in rows])
-        sides.append(SpecificLatents([r["category"] for r in rows], masses))
-    names = {p.category for p in load_probes(run.config.probes)}
-    shifts = []
-    for row in category_shift(sides[0], sides[1], names):
-        values = asdict(row)
-        low, high = values.pop("low"), values.pop("high")
-        interval = None
-        if low is not None and high is not None:
-            interval = schema.Interval(low=low, high=high, method="score interval of the ratio")
-        values["name"] = values.pop("category")
-        shifts.append(
-            schema.CategoryShift(
-                **values, interval=interval, protocol="two crosscoders, each model against the ancestor"
-            )
-        )
-    return tuple(shifts), None

@@ -88,7 +88,8 @@ class TextCodes:
         key_E, order_E = (self.text_E * n_latents + self.entries.latent_E).sort(stable=True)
         key_P, group_E, n_active_P = torch.unique_consecutive(key_E, return_inverse=True, return_counts=True)
         activation_E = self.activation_E[order_E]
-        peak_P = torch.segment_reduce(activation_E, "max", lengths=n_active_P)
+        peak_P = torch.full((len(key_P),), -torch.inf, dtype=activation_E.dtype)
+        peak_P.scatter_reduce_(0, group_E, activation_E, "amax")
         mass_P = torch.zeros(len(key_P), dtype=torch.float64).index_add_(0, group_E, activation_E.double())
         is_peak_E = activation_E == peak_P[group_E]
         place_P = torch.full_like(key_P, self.n_tokens).scatter_reduce_(
@@ -119,7 +120,9 @@ class TextEncoder:
         self._own_LM = torch.stack([(d_LMD[:, m] * self._probe_LD).sum(dim=-1) for m in pair], dim=1).cpu()
 
     @torch.no_grad()
-    def __call__(self, x_NMD: Float[Tensor, "N M D"], lengths: Sequence[int], *, near: bool = False) -> TextCodes:
+    def __call__(
+        self, x_NMD: Float[Tensor, "N M D"], lengths: Sequence[int], *, near: bool = False, only: int | None = None
+    ) -> TextCodes:
         """The codes of raw activations of all models: whole texts, `lengths` coded tokens each.
 
         Dense codes are made piece by piece, so memory is bounded whatever the number of latents.
@@ -128,6 +131,8 @@ class TextEncoder:
             x_NMD: activations of all the crosscoder's models.
             lengths: sums to N.
             near: whether `near_BL` is wanted.
+            only: the model whose (normalised) activations stand in the place of all models', as a place among the
+                sides: its own use of the latents, which a joint code can not tell.
         """
         length_B = torch.tensor(list(lengths), dtype=torch.int64)
         if int(length_B.sum()) != len(x_NMD):
@@ -138,6 +143,8 @@ class TextEncoder:
         pieces, first = [], 0
         for x_CMD in x_NMD.split(code_chunk_tokens(self.crosscoder.config)):
             z_CMD = self.crosscoder.normalize(x_CMD)
+            if only is not None:
+                z_CMD = z_CMD[:, [only] * z_CMD.shape[1]]
             pre_CL = self.crosscoder.read(z_CMD)
             pieces.append(self._piece(z_CMD, self.crosscoder.code(pre_CL), first))
             if near_BL is not None:
@@ -178,6 +185,8 @@ class TextEncoder:
 
 def _raise_to(near_BL: Tensor, scaled_CL: Tensor, text_C: Tensor) -> None:
     """Raise the texts' maxima to those of a piece."""
+    if len(text_C) == 0:
+        return
     text_S, length_S = torch.unique_consecutive(text_C, return_counts=True)
     found_SL = torch.segment_reduce(scaled_CL, "max", lengths=length_S.to(scaled_CL.device), axis=0)
     near_BL[text_S] = torch.maximum(near_BL[text_S], found_SL.float().cpu())

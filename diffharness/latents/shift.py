@@ -1,7 +1,8 @@
 """Category shift: of which categories are more latents specific to the candidate than to the baseline?
 
 The paper's protocol (arXiv 2509.18792): each tuned model has a crosscoder of its own with their common
-ancestor; the latents specific to the tuned side are counted by category, and the counts' shares compared.
+ancestor; the latents specific to the tuned side are counted by category, and the counts' shares compared. A three-way
+crosscoder gives both sides in one dictionary. Beside the counts: acquired mass, which all latents have some of.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from diffharness.latents.mass import mass_shift
 from diffharness.latents.taxonomy import UNCLEAR, in_order
 from diffharness.statistics.multiple import benjamini_hochberg
 from diffharness.statistics.proportions import (
@@ -25,12 +27,37 @@ LEVEL = 0.05
 
 
 @dataclass(frozen=True)
-class SpecificLatents:
-    """The latents specific to one tuned model against the ancestor."""
+class SideLatents:
+    """The latents of one tuned model's dictionary with the ancestor; arrays have one entry a latent."""
 
     categories: Sequence[str]
-    masses: npt.NDArray[np.float64]
-    """Total activation of each on the held-out tokens; the same length as `categories`."""
+    is_specific: npt.NDArray[np.bool_]
+    """Specific to the tuned model against the ancestor."""
+    acquired: npt.NDArray[np.float64]
+    """Acquired mass: how much more of the latent the tuned model holds than the ancestor on the same texts, summed over
+    tokens (0 where it holds less). A specific latent counts whole, a shared one with what came on top."""
+    is_matched: npt.NDArray[np.bool_] | None = None
+    """Found again by the other seeds; none with a single seed."""
+
+    @property
+    def specific(self) -> list[str]:
+        """Categories of the specific latents."""
+        return [name for name, counts in zip(self.categories, self.is_specific, strict=True) if counts]
+
+    def n_matched(self, name: str) -> int | None:
+        """Specific latents of a category that the other seeds have too."""
+        if self.is_matched is None:
+            return None
+        both = self.is_specific & self.is_matched
+        return sum(own == name for own, counts in zip(self.categories, both, strict=True) if counts)
+
+
+def acquired_mass(presence_LM: npt.NDArray[np.float64], tuned: int) -> npt.NDArray[np.float64]:
+    """What a tuned model holds of each latent beyond the ancestor: max(0, presence in `tuned` − in the other).
+
+    `presence_LM` is `LatentScaling.presence_LM` of the pair of the two.
+    """
+    return np.maximum(presence_LM[:, tuned] - presence_LM[:, 1 - tuned], 0.0)
 
 
 @dataclass(frozen=True)
@@ -42,9 +69,8 @@ class ShiftRow:
     n_candidate: int
     total_baseline: int
     total_candidate: int
-    mass_baseline: float
-    """Share of the side's specific activation mass, 0 to 1; 0 where the side has none."""
-    mass_candidate: float
+    n_matched_baseline: int | None
+    n_matched_candidate: int | None
     change: float | None
     """100 · ((n_c/N_c)/(n_b/N_b) − 1), in percent."""
     change_reason: str | None
@@ -57,81 +83,93 @@ class ShiftRow:
     """Benjamini–Hochberg over the categories that could be tested."""
     conclusion: str
     """A sentence that begins with *up*, *down* or *too few to tell*."""
+    mass_baseline: float
+    """Share of the side's acquired mass, 0 to 1; 0 where the side has none."""
+    mass_candidate: float
+    mass_change: float
+    """100 · (candidate's share − baseline's), in points."""
+    mass_low: float
+    """95 % interval of it: latents resampled."""
+    mass_high: float
+    mass_p_value: float | None
+    """Sides of latents swapped at random, two-sided; `None` where neither side acquired any of it."""
+    mass_q_value: float | None
+    mass_conclusion: str
+    """A sentence that begins with *up*, *down* or *too few to tell*."""
 
 
 def category_shift(
-    baseline: SpecificLatents, candidate: SpecificLatents, names: Iterable[str] = ()
+    baseline: SideLatents,
+    candidate: SideLatents,
+    rng: np.random.Generator,
+    names: Iterable[str] = (),
+    *,
+    one_dictionary: bool = False,
+    n_draws: int = 2000,
 ) -> tuple[ShiftRow, ...]:
-    """A row a category: those of `names` and every other that a specific latent has, `unclear` last.
+    """A row a category: those of `names` and every other that a latent has, `unclear` last.
 
-    `names` are the categories that could have been given, so that one without any latent still has its row.
+    Two measures stand side by side: counts of specific latents, as in the paper, and shares of acquired mass.
+
+    Args:
+        baseline: the baseline's latents against the ancestor.
+        candidate: the candidate's.
+        rng: for swaps and resamples.
+        names: the categories that could have been given, so that one without any latent still has its row.
+        one_dictionary: whether both sides are of one crosscoder, latent by latent, and not of two.
+        n_draws: swaps, and resamples.
     """
     for side in (baseline, candidate):
-        if len(side.categories) != len(side.masses):
-            raise ValueError(f"{len(side.categories)} categories with {len(side.masses)} masses")
-    order = in_order({*names, *baseline.categories, *candidate.categories, UNCLEAR})
-    counts = [
-        (_count(candidate, name), len(candidate.categories), _count(baseline, name), len(baseline.categories))
-        for name in order
-    ]
+        if not len(side.categories) == len(side.is_specific) == len(side.acquired):
+            raise ValueError(f"{len(side.categories)} categories with {len(side.acquired)} masses")
+    order = in_order({*names, *baseline.specific, *candidate.specific, UNCLEAR})
+    totals = len(candidate.specific), len(baseline.specific)
+    counts = [(candidate.specific.count(name), totals[0], baseline.specific.count(name), totals[1]) for name in order]
     p_values = [fisher_exact_p(*count) if _testable(count) else None for count in counts]
     q_values = benjamini_hochberg(np.array(p_values, dtype=np.float64))
     n_tests = sum(p_value is not None for p_value in p_values)
-    return tuple(
-        _row(name, count, baseline, candidate, p_value, None if p_value is None else float(q), n_tests)
-        for name, count, p_value, q in zip(order, counts, p_values, q_values)
-    )
+    masses = mass_shift(baseline, candidate, order, rng, one_dictionary=one_dictionary, n_draws=n_draws)
+    rows = []
+    for name, count, p_value, q, mass in zip(order, counts, p_values, q_values, masses, strict=True):
+        reason = _no_change_reason(count)
+        low, high = change_interval(*count) or (None, None)
+        q_value = None if p_value is None else float(q)
+        rows.append(
+            ShiftRow(
+                category=name,
+                n_baseline=count[2],
+                n_candidate=count[0],
+                total_baseline=count[3],
+                total_candidate=count[1],
+                n_matched_baseline=baseline.n_matched(name),
+                n_matched_candidate=candidate.n_matched(name),
+                change=None if reason else normalised_change(*count)[0],
+                change_reason=reason,
+                low=low,
+                high=high,
+                p_value=p_value,
+                q_value=q_value,
+                conclusion=_conclusion(count, p_value, q_value, n_tests),
+                mass_baseline=mass.baseline,
+                mass_candidate=mass.candidate,
+                mass_change=100 * (mass.candidate - mass.baseline),
+                mass_low=100 * mass.low,
+                mass_high=100 * mass.high,
+                mass_p_value=mass.p_value,
+                mass_q_value=mass.q_value,
+                mass_conclusion=mass.conclusion,
+            )
+        )
+    return tuple(rows)
 
 
 Counts = tuple[int, int, int, int]
 """Candidate's count and total, baseline's count and total."""
 
 
-def _count(side: SpecificLatents, name: str) -> int:
-    return sum(category == name for category in side.categories)
-
-
-def _mass_share(side: SpecificLatents, name: str) -> float:
-    masses = np.asarray(side.masses, dtype=np.float64)
-    total = float(masses.sum())
-    own = np.array([category == name for category in side.categories], dtype=bool)
-    return float(masses[own].sum()) / total if total > 0 else 0.0
-
-
 def _testable(count: Counts) -> bool:
     n_candidate, total_candidate, n_baseline, total_baseline = count
     return total_candidate > 0 and total_baseline > 0 and n_candidate + n_baseline > 0
-
-
-def _row(
-    name: str,
-    count: Counts,
-    baseline: SpecificLatents,
-    candidate: SpecificLatents,
-    p_value: float | None,
-    q_value: float | None,
-    n_tests: int,
-) -> ShiftRow:
-    n_candidate, total_candidate, n_baseline, total_baseline = count
-    reason = _no_change_reason(count)
-    change = None if reason else normalised_change(*count)[0]
-    low, high = change_interval(*count) or (None, None)
-    return ShiftRow(
-        category=name,
-        n_baseline=n_baseline,
-        n_candidate=n_candidate,
-        total_baseline=total_baseline,
-        total_candidate=total_candidate,
-        mass_baseline=_mass_share(baseline, name),
-        mass_candidate=_mass_share(candidate, name),
-        change=change,
-        change_reason=reason,
-        low=low,
-        high=high,
-        p_value=p_value,
-        q_value=q_value,
-        conclusion=_conclusion(count, p_value, q_value, n_tests),
-    )
 
 
 def _no_change_reason(count: Counts) -> str | None:

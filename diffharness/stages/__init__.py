@@ -3,8 +3,9 @@
 Only `pipeline.py` calls these; heavy imports happen inside, so that a finished run is read without them.
 """
 
-from diffharness.stages.dictionary import describe_latents, load, train
+from diffharness.stages.dictionary import load, train
 from diffharness.stages.explanation import account, check, control, report
+from diffharness.stages.latents import describe_latents
 from diffharness.stages.replaying import harvest, harvested
 from diffharness.stages.scoring import compare, evaluate
 from diffharness.stages.validation import validate

@@ -1,11 +1,11 @@
-"""Stages of the crosscoder: dictionary trained, latents described."""
+"""Stages of the crosscoder: trained, or loaded."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from diffharness.stages.reading import MAIN, Progress, load_crosscoder, write_json
+from diffharness.stages.reading import MAIN, Progress, write_json
 
 if TYPE_CHECKING:
     from diffharness.activations.splicing import SpliceLoss
@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from diffharness.progress import Report
 
 
-def train(run: Run, sides: tuple[str, str], folder: Path, progress: Report) -> None:
-    """Train crosscoders over two sides, one a seed, and measure the first on held-out texts."""
+def train(run: Run, sides: tuple[str, ...], folder: Path, progress: Report) -> None:
+    """Train crosscoders over two or three sides, one a seed, and measure the first on held-out texts."""
     from diffharness.stages.quality import measured
     from diffharness.stages.training import train_seeds, training_settings
 
@@ -27,7 +27,7 @@ def train(run: Run, sides: tuple[str, str], folder: Path, progress: Report) -> N
         training_settings(run.config, x_NMD.shape[2], len(sides), seed=run.config.seed),
         folder,
         progress,
-        n_seeds=run.config.seeds if sides == MAIN else 1,
+        n_seeds=run.config.seeds,
         sides=sides,
         layers=(session.layer,),
         models=tuple(session.names[side] for side in sides),
@@ -69,46 +69,3 @@ def _splice(run: Run, crosscoder: Crosscoder, sides: tuple[str, ...]) -> dict[st
     from diffharness.stages.quality import spliced
 
     return spliced(run.session, crosscoder, sides, run.harvested.heldout_ids(SPLICE_TEXTS))
-
-
-def probes_of(run: Run, sides: tuple[str, str], progress: Progress) -> Any:
-    """The probes as two sides read them, or none."""
-    from diffharness.activations.rows import coded_places
-    from diffharness.latents.description import probe_activations
-    from diffharness.latents.probes import load_probes
-
-    if run.config.probes is None:
-        return None
-    probes = load_probes(run.config.probes)
-    model = run.session.model("baseline")
-    ids = [model.tokenize(p.text) for p in probes]
-    run.session.check_tokens({i for text in ids for i in text}, f"--probes {run.config.probes}")
-    skipped = run.session.skipped_ids
-    kept = [i for i, text in enumerate(ids) if len(coded_places(text, skipped))]
-    readers = [run.session.reader(s) for s in sides]
-    x_NMD, lengths = probe_activations(readers, [ids[i] for i in kept], skipped, progress)
-    return x_NMD, lengths, [probes[i].category for i in kept]
-
-
-def describe_latents(run: Run, sides: tuple[str, str], folder: Path, progress: Progress) -> None:
-    """Scale, identify and name every latent of a crosscoder."""
-    from diffharness.activations.rows import coded_places
-    from diffharness.assembly.latents import latent_rows, write_latents
-    from diffharness.latents.description import describe
-
-    texts, skipped = run.harvested.texts, run.session.skipped_ids
-    table = describe(
-        load_crosscoder(run, sides),
-        run.harvested.rows(sides),
-        [(text.source, len(coded_places(text.ids, skipped))) for text in texts],
-        probes=probes_of(run, sides, progress),
-        progress=progress,
-    )
-    rows = latent_rows(table, texts, run.session.model("baseline").hf_tokenizer, skipped)
-    body = {
-        "counts": table.identity.counts(),
-        "mass": [float(m) for m in table.identity.mass],
-        "latents": [row.model_dump(mode="json") for row in rows],
-    }
-    write_json(folder / "latents.json", body)
-    write_latents(rows, folder / "latents.parquet")

@@ -11,7 +11,7 @@ import numpy as np
 
 from diffharness import defaults
 from diffharness.errors import RunError
-from diffharness.stages.dictionary import probes_of
+from diffharness.stages.naming import is_named_by_probes, probes_of, taxonomy_of
 from diffharness.stages.reading import (
     MAIN,
     Progress,
@@ -165,7 +165,7 @@ def control(run: Run, folder: Path, progress: Progress) -> None:
     from diffharness.latents.description import annotate
 
     moved = moved_tasks(read_rows(run), run.config.smallest_effect) & set(read_account(run)["tasks"])
-    if not moved or run.config.probes is None:
+    if not moved or not is_named_by_probes(run):
         write_json(folder / "controls.json", [])
         return
     trained = load_crosscoder(run, MAIN)
@@ -174,7 +174,7 @@ def control(run: Run, folder: Path, progress: Progress) -> None:
     if trained.n_latents <= defaults.RANDOM_ENCODER_LATENTS:
         x_NMD, heldout_NMD = run.harvested.training(MAIN)
         blind = random_encoder(trained, x_NMD, heldout_NMD=heldout_NMD, seed=run.config.seed).requires_grad_(False)
-        names = [a.category for a in annotate(blind, probes_of(run, MAIN, progress))]
+        names = [a.category for a in annotate(blind, probes_of(run, MAIN, progress), taxonomy_of(run))]
         accounts, _ = task_accounts(run, blind, progress, only=moved)
     real = {latent.index: latent for latent in read_latents(run, MAIN)}
     body = controls(

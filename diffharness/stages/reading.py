@@ -33,12 +33,21 @@ def read_account(run: Run) -> dict[str, Any]:
     return run.read_json(run.account(), "account.json")
 
 
-def load_crosscoder(run: Run, sides: tuple[str, str]) -> Crosscoder:
-    """The trained crosscoder over two sides."""
+def load_crosscoder(run: Run, sides: tuple[str, ...]) -> Crosscoder:
+    """The trained crosscoder over some sides."""
     from diffharness.crosscoder import checkpoint
 
     device = str(next(run.session.model("baseline").hf_model.parameters()).device)
     return checkpoint.load(run.crosscoder(sides).folder, device).requires_grad_(False)
+
+
+def load_seeds(run: Run, sides: tuple[str, ...]) -> list[Crosscoder]:
+    """Those trained with other seeds on the same."""
+    from diffharness.crosscoder import checkpoint
+
+    folder = run.crosscoder(sides).folder
+    seeds = [run.config.seed + number for number in range(1, run.config.seeds)] if run.config.crosscoder is None else []
+    return [checkpoint.load(folder / f"seed-{seed}", "cpu").requires_grad_(False) for seed in seeds]
 
 
 def write_json(path: Path, body: Any) -> None:

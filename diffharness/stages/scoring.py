@@ -107,6 +107,32 @@ def compare(run: Run, folder: Path) -> None:
     write_json(folder / "comparison.json", body)
 
 
+def outcomes(run: Run, keys: Sequence[tuple[str, int]]) -> np.ndarray:
+    """Candidate − baseline of documents' own values of their tasks' primary metrics, higher being better.
+
+    Args:
+        run: whose evaluations.
+        keys: task and number of every document.
+
+    Returns:
+        One number a document; NaN where the metric has none for a single document.
+    """
+    from diffharness.evaluation.comparison import document_metric, document_value
+
+    evaluations = [run.load_evaluation(side) for side in ("baseline", "candidate")]
+    found: dict[tuple[str, int], float] = {}
+    for info in evaluations[0].tasks:
+        metric = primary(run, info)
+        worth = document_value(run.session.tasks.aggregation(info.name, metric.metric))
+        base, cand = (evaluation.of(info.name, metric.filter) for evaluation in evaluations)
+        sign = 1.0 if metric.higher_is_better else -1.0
+        for doc_id in base.keys() & cand.keys():
+            scores = [document_metric(side[doc_id], metric, worth) for side in (base, cand)]
+            if scores[0] is not None and scores[1] is not None:
+                found[info.name, doc_id] = sign * (scores[1] - scores[0])
+    return np.array([found.get(key, np.nan) for key in keys])
+
+
 def _not_exact(evaluations: Mapping[str, Evaluation]) -> list[str]:
     """What is not as lm-eval saw it in runs that were recorded elsewhere."""
     return [
