@@ -255,7 +255,7 @@ def _association(run: Run, activations: Any, keys: Sequence[tuple[str, int]], rn
     from diffharness.stages.scoring import outcomes
 
     outcome_D = outcomes(run, keys)
-    known = np.flatnonzero(np.isfinite(outcome_D))
+    known = np.flatnonzero(np.isfinite(outcome_D) & (activations.n_tokens_D > 0))
     tasks = np.array([task for task, _ in keys])
     return associate(activations.mean_DL[known], outcome_D[known], rng, strata_D=tasks[known])
 
