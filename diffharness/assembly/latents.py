@@ -247,6 +247,10 @@ def _lens(found: LensTokens) -> schema.Lens:
     return schema.Lens(up=up, down=down)
 
 
+SHOWN = {"top": 5, "quantile": 10, "near miss": 3}
+"""Examples of each kind on a card."""
+
+
 class Shower:
     """Looks up the tokens of examples: training texts by number from 0 up, evaluation texts from −1 down."""
 
@@ -264,15 +268,23 @@ class Shower:
         tokens = self._tokens(example.text)
         return tokens[example.first : example.first + len(example.values)], example.values
 
-    def row(self, example: LatentExample) -> schema.Example:
-        """An example of a card."""
+    def card(self, examples: Sequence[LatentExample]) -> tuple[schema.Example, ...]:
+        """What a card shows of a latent's examples: of each kind the first few, of the sample evenly."""
+        found: list[schema.Example] = []
+        for kind, limit in SHOWN.items():
+            own = [example for example in examples if example.kind == kind]
+            places = np.unique(np.linspace(0, len(own) - 1, limit).round().astype(int)) if own else ()
+            found += [self._row(own[i] if kind == "quantile" else own[n]) for n, i in enumerate(places)]
+        return tuple(found)
+
+    def _row(self, example: LatentExample) -> schema.Example:
         tokens, values = self.shown(example)
-        baseline, candidate = example.presence
+        baseline, candidate = example.presence if example.kind != "near miss" else ((), ())
         return schema.Example(
             tokens=tokens,
-            values=tuple(round(v, 4) for v in values),
-            baseline=tuple(round(v, 4) for v in baseline),
-            candidate=tuple(round(v, 4) for v in candidate),
+            values=tuple(round(v, 3) for v in values),
+            baseline=tuple(round(v, 3) for v in baseline),
+            candidate=tuple(round(v, 3) for v in candidate),
             source=example.source,
             kind=example.kind,
             quantile=example.quantile,

@@ -24,10 +24,10 @@ if TYPE_CHECKING:
     from diffharness.latents.identification import LatentIdentity
     from diffharness.pipeline import Run
 
-N_CARDS = 500
+N_CARDS = 120
 """Latents with examples, neighbours and promoted tokens: those that differ most."""
 N_NEAR = 8
-"""Near misses kept a latent; cards show some, labels are tried on the rest."""
+"""Near misses kept a latent; labels are tried on those that are not shown."""
 DOCUMENT_SHARE = 0.5
 """Share of the stage's progress that the training texts take, where the evaluation documents are read too."""
 
@@ -63,7 +63,7 @@ def _describe_main(run: Run, folder: Path, progress: Progress) -> None:
     chosen = order[:N_CARDS]
     cards = Cards(
         chosen=chosen,
-        examples={j: tuple(shower.row(example) for example in collected.of(j)) for j in chosen},
+        examples={j: shower.card(collected.of(j)) for j in chosen},
         neighbours=_neighbours(crosscoder, chosen, identity),
         lens=_lens(run, crosscoder, chosen),
     )
