@@ -114,7 +114,7 @@ def _run(config: Any, command: str | None = None) -> None:
 @click.argument("file", type=click.Path(path_type=Path), default=Path("diffharness.yaml"))
 def init(file: Path) -> None:
     """Write a commented YAML file of a run's options to FILE [diffharness.yaml]."""
-    from diffharness.config import TEMPLATE
+    from diffharness.config_template import TEMPLATE
 
     if file.exists():
         raise UsageError(f"{file} exists; name another file")

@@ -10,7 +10,6 @@ are only loaded when a stage needs them.
 from __future__ import annotations
 
 import json
-import shlex
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -18,11 +17,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pydantic import TypeAdapter
 from rich.console import Console
 
 from diffharness import __version__, defaults
 from diffharness.artifacts import Workspace, fingerprint, path_fingerprint
+from diffharness.command import default_command
 from diffharness.config import RunConfig
 from diffharness.progress import Report as Progress
 from diffharness.progress import StageProgress
@@ -296,26 +295,3 @@ class Run:
     def read_json(self, stage: Stage, name: str) -> Any:
         """What a stage left as JSON."""
         return json.loads((stage.folder / name).read_text(encoding="utf-8"))
-
-
-def default_command(config: RunConfig) -> str:
-    """The command line that means this configuration."""
-    words = ["diffharness", "run"]
-    fresh = RunConfig.model_fields
-    for name, value in config.model_dump(mode="json").items():
-        field = fresh[name]
-        if value is None or (
-            not field.is_required() and value == TypeAdapter(Any).dump_python(field.default, mode="json")
-        ):
-            continue
-        option = f"--{name.replace('_', '-')}"
-        if isinstance(value, bool):
-            words.append(option if value else f"--no-{option.removeprefix('--')}")
-        elif name in ("tasks", "groups"):
-            words += [option, ",".join(map(str, value))]
-        elif isinstance(value, list):
-            for item in value:
-                words += [option, str(item)]
-        else:
-            words += [option, str(value)]
-    return shlex.join(words)

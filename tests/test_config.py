@@ -3,7 +3,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from diffharness.config import TEMPLATE, RunConfig, read_yaml
+from diffharness.config import RunConfig, read_yaml
+from diffharness.config_template import TEMPLATE
 from diffharness.errors import UsageError
 
 MODELS = {"baseline": "a", "candidate": "b", "tasks": ["t"]}

@@ -19,14 +19,15 @@ from lm_eval.models.huggingface import HFLM
 import diffharness
 from diffharness import cli, stages
 from diffharness.activations.store import ActivationStore
+from diffharness.command import default_command
 from diffharness.crosscoder import checkpoint, training
 from diffharness.errors import RunError, UsageError
 from diffharness.evaluation import harness
 from diffharness.evaluation.scores import Evaluation
-from diffharness.pipeline import Run, default_command
+from diffharness.pipeline import Run
 from diffharness.recording import record_command_line
 from diffharness.report.schema import Report
-from tests.tiny import WORDS, tokenizer, write_jsonl
+from tests.tiny import WORDS, tokenizer, write_jsonl, write_taxonomy
 
 EVERY = [
     "evaluate baseline", "evaluate candidate", "compare", "validate", "harvest", "train baseline-candidate",
@@ -80,9 +81,12 @@ print([m for m in ("torch", "lm_eval", "transformers", "nnsight", "datasets") if
     [
         ({"smallest_effect": 0.3}, ["checks", "controls", "report"]),
         ({"latents": 24}, FROM_TRAIN),
-        ({"metric": "acc_norm"}, ["compare", "account", "checks", "controls", "report"]),
-        ({"limit": 8}, [s for s in EVERY if s not in ("harvest", "train baseline-candidate", EVERY[6])]),
+        ({"metric": "acc_norm"}, ["compare", *FROM_LATENTS]),
+        ({"limit": 8}, [s for s in EVERY if s not in ("harvest", "train baseline-candidate")]),
         ({"controls": False}, ["report"]),
+        ({"nu_error": 0.5}, FROM_LATENTS),
+        ({"nu_reconstruction": 0.4}, FROM_LATENTS),
+        ({"annotator": "none"}, FROM_LATENTS),
     ],
     ids=lambda value: "".join(value) if isinstance(value, dict) else "",
 )
@@ -95,8 +99,14 @@ def test_changed_option_reruns_what_depends_on_it(again, ran, changes, expected)
 
 def test_changed_probes_rename_the_latents_only(again, ran, tiny, tmp_path):
     lines = [json.loads(line) for line in tiny.probes.read_text().splitlines()]
-    other = write_jsonl(tmp_path / "other.jsonl", [{**line, "category": line["category"].upper()} for line in lines])
-    again(probes=other)
+    swapped = {"night": "animals", "animals": "night"}
+    rows = [{**line, "category": swapped[line["category"]]} for line in lines]
+    again(probes=write_jsonl(tmp_path / "other.jsonl", rows))
+    assert ran == FROM_LATENTS
+
+
+def test_changed_taxonomy_renames_the_latents_only(again, ran, tmp_path):
+    again(taxonomy=write_taxonomy(tmp_path / "more.yaml", "animals", "night", "weather"))
     assert ran == FROM_LATENTS
 
 

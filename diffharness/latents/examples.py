@@ -15,7 +15,6 @@ from typing import Literal
 import numpy as np
 import torch
 from jaxtyping import Float, Float16, Float64, Int, Int64
-from torch import Tensor
 
 from diffharness.latents.codes import Peaks, TextCodes
 from diffharness.latents.example_slots import LARGEST_SHARE, N_VALUES, Lottery, Slots, group_numbers
@@ -289,10 +288,3 @@ def _no_peaks() -> Peaks:
     """Those of texts on which nothing fires."""
     none, empty = torch.empty(0, dtype=torch.int64), torch.empty(0)
     return Peaks(none, none, empty, none, empty.double(), none)
-
-
-def text_maxima(f_NL: Float[Tensor, "N L"], lengths: Sequence[int]) -> Float[Tensor, "B L"]:
-    """Each latent's maximum activation over every text (texts one after the other); 0 where there is no token."""
-    length_B = torch.as_tensor(list(lengths), dtype=torch.int64, device=f_NL.device)
-    maximum_BL = torch.segment_reduce(f_NL.detach(), "max", lengths=length_B, axis=0)
-    return maximum_BL.clamp(min=0)

@@ -31,7 +31,7 @@ def measured(
         loaded_from: where it comes from, if it was not trained on these activations: only then it may be stale.
         stated: its own `quality.json`, where it is loaded and has one.
     """
-    from diffharness.assembly.latents import quality
+    from diffharness.assembly.quality import quality
     from diffharness.crosscoder.quality import measure, staleness
     from diffharness.crosscoder.stability import matched_share
 

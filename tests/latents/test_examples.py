@@ -9,14 +9,13 @@ from itertools import pairwise
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
 
 from diffharness.crosscoder.config import CrosscoderConfig
 from diffharness.crosscoder.model import Crosscoder
 from diffharness.crosscoder.sparse import Entries
 from diffharness.latents.codes import TextCodes, TextEncoder
 from diffharness.latents.example_slots import Lottery, Slots
-from diffharness.latents.examples import CollectedExamples, ExampleCollector, LatentExample, text_maxima
+from diffharness.latents.examples import CollectedExamples, ExampleCollector, LatentExample
 
 N_LATENTS = 7
 WINDOW = 6
@@ -433,10 +432,3 @@ def test_numbers_that_do_not_fit_are_refused() -> None:
     collector.finish()
     with pytest.raises(ValueError, match="finished"):
         collector.update(codes, range(4), [""] * 4)
-
-
-def test_maxima_of_texts() -> None:
-    texts: list[Tensor] = [a for a in Texts(8).activation if len(a)]
-    flat = torch.cat(texts)
-    assert torch.equal(text_maxima(flat, [len(a) for a in texts]), torch.stack([a.amax(0) for a in texts]))
-    assert text_maxima(flat[:2], [2, 0])[1].tolist() == [0.0] * N_LATENTS

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from diffharness.activations.splicing import SpliceLoss
-from diffharness.assembly.latents import quality
+from diffharness.assembly.quality import quality
 from diffharness.crosscoder.config import CrosscoderConfig, TrainingSettings
 from diffharness.crosscoder.model import Crosscoder
 from diffharness.crosscoder.quality import measure
