@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
+import shutil
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
+
+if TYPE_CHECKING:
+    from diffharness.report.schema import Report
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TQDM_DISABLE", "1")
@@ -69,6 +73,7 @@ def tiny_options(tiny, tiny_moved) -> dict[str, Any]:
         "include_path": [tiny.tasks],
         "corpus": [tiny.corpus],
         "probes": tiny.probes,
+        "taxonomy": tiny.taxonomy,
         "layer": "1",
         "latents": 32,
         "k": 4,
@@ -126,6 +131,19 @@ def first(small, tmp_path_factory) -> Path:
     output = tmp_path_factory.mktemp("first") / "run"
     diffharness.run(diffharness.RunConfig.make({**small, "output": output}))
     return output
+
+
+@pytest.fixture
+def again(first, small, tmp_path) -> Callable[..., Report]:
+    """Run a copy of the finished run with changed options."""
+    import diffharness
+
+    shutil.copytree(first, tmp_path / "run")
+
+    def run(**changes: object) -> Report:
+        return diffharness.run(diffharness.RunConfig.make({**small, "output": tmp_path / "run", **changes}))
+
+    return run
 
 
 @pytest.fixture

@@ -67,8 +67,10 @@ def test_a_loaded_crosscoder_gives_the_account_of_the_one_that_was_trained(first
 
 def test_beside_an_ancestor_the_pair_is_loaded_and_the_others_are_trained(first, loading, ran, tiny):
     found = loading(first / "crosscoder", ancestor=str(tiny.ancestor), controls=False)
-    assert [q.name for q in found.quality] == ["baseline–candidate", "ancestor–baseline", "ancestor–candidate"]
-    assert [bool(q.source) for q in found.quality] == [True, False, False]
+    assert [q.name for q in found.quality] == [
+        "baseline–candidate", "ancestor–baseline", "ancestor–candidate", "ancestor–baseline–candidate",
+    ]  # fmt: skip
+    assert [bool(q.source) for q in found.quality] == [True, False, False, False]
 
 
 def test_a_streamed_run_takes_a_loaded_crosscoder(first, loading):

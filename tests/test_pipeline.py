@@ -7,7 +7,6 @@ import shlex
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -34,17 +33,6 @@ EVERY = [
     "latents baseline-candidate", "account", "checks", "controls", "report",
 ]  # fmt: skip
 FROM_TRAIN, FROM_LATENTS = EVERY[5:], EVERY[6:]
-
-
-@pytest.fixture
-def again(first, small, tmp_path) -> Callable[..., Report]:
-    """Run a copy of the finished run with changed options."""
-    shutil.copytree(first, tmp_path / "run")
-
-    def run(**changes: object) -> Report:
-        return diffharness.run(diffharness.RunConfig.make({**small, "output": tmp_path / "run", **changes}))
-
-    return run
 
 
 def test_python_returns_the_report_that_is_on_disk(first, again, ran):

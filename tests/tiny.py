@@ -24,7 +24,7 @@ SPECIAL = ["<pad>", "<bos>", "<eos>", "<unk>"]
 
 @dataclass(frozen=True)
 class TinyPair:
-    """Folders of the models, the tasks and a corpus."""
+    """The models, the tasks, a corpus, and what names latents."""
 
     baseline: Path
     candidate: Path
@@ -32,6 +32,7 @@ class TinyPair:
     tasks: Path
     corpus: Path
     probes: Path
+    taxonomy: Path
 
 
 def tokenizer(words: list[str] | None = None) -> PreTrainedTokenizerFast:
@@ -152,6 +153,12 @@ def write_tasks(folder: Path, n: int = 12) -> Path:
     return folder
 
 
+def write_taxonomy(path: Path, *names: str) -> Path:
+    entries = [{"name": name, "definition": f"Texts about {name}."} for name in names]
+    path.write_text(yaml.safe_dump({"categories": entries}, sort_keys=False))
+    return path
+
+
 def build(folder: Path) -> TinyPair:
     baseline = save_model(folder / "baseline", seed=0)
     tagged: list[dict[str, object]] = [
@@ -166,4 +173,5 @@ def build(folder: Path) -> TinyPair:
         tasks=write_tasks(folder / "tasks"),
         corpus=write_jsonl(folder / "corpus.jsonl", [{"text": t} for t in _sentences(400, seed=9, length=12)]),
         probes=write_jsonl(folder / "probes.jsonl", tagged),
+        taxonomy=write_taxonomy(folder / "taxonomy.yaml", "animals", "night"),
     )
