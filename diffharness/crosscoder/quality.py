@@ -168,12 +168,17 @@ def staleness(measures: QualityMeasures, stated: Mapping[str, float] | None = No
         told = None if stated is None else stated.get(name)
         if not value >= STALE_EXPLAINED_VARIANCE:
             reasons.append(
-                f"it explains {value:.1%} of the variance of the {name}'s activations, "
-                f"less than {STALE_EXPLAINED_VARIANCE:.0%}"
+                f"it explains {_percent(value)} of the variance of the {name}'s activations, "
+                f"less than {_percent(STALE_EXPLAINED_VARIANCE, 0)}"
             )
         elif told is not None and not value >= told - STALE_DROP:
             reasons.append(
-                f"it explains {value:.1%} of the variance of the {name}'s activations, more than "
-                f"{100 * STALE_DROP:.0f} points below the {told:.1%} that its own quality.json states"
+                f"it explains {_percent(value)} of the variance of the {name}'s activations, more than "
+                f"{100 * STALE_DROP:.0f} points below the {_percent(told)} that its own quality.json states"
             )
     return "; ".join(reasons) or None
+
+
+def _percent(share: float, digits: int = 1) -> str:
+    """As the report writes it: a true minus, and a space that does not break."""
+    return f"{100 * share:.{digits}f}\u00a0%".replace("-", "−")

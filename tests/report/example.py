@@ -457,7 +457,7 @@ def _splice(delta: float) -> SpliceLoss:
     )
 
 
-STALE = "it explains 41.2% of the variance of the candidate's activations, less than 60%"
+STALE = "it explains 41.2\u00a0% of the variance of the candidate's activations, less than 60\u00a0%"
 
 
 def stale_report() -> Report:
