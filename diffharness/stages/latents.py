@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from diffharness.errors import UsageError
-from diffharness.stages.naming import Dictionary, name_latents
+from diffharness.stages.naming import Dictionary, latent_evidence, name_latents
 from diffharness.stages.reading import MAIN, Progress, load_crosscoder, load_seeds, write_json
 
 if TYPE_CHECKING:
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 N_CARDS = 120
 """Latents with examples, neighbours and promoted tokens: those that differ most."""
+LABELS = "labels.csv"
+"""A table for a person to fill in, who then gives it as `--annotator file,RUN/labels.csv`; never written over."""
 N_NEAR = 8
 """Near misses kept a latent; labels are tried on those that are not shown."""
 DOCUMENT_SHARE = 0.5
@@ -45,6 +47,7 @@ def describe_latents(run: Run, sides: tuple[str, ...], folder: Path, progress: P
 
 def _describe_main(run: Run, folder: Path, progress: Progress) -> None:
     from diffharness.assembly.latents import Cards, Shower, latent_rows, write_latents
+    from diffharness.latents.annotators.file import write_template
     from diffharness.latents.codes import TextEncoder
     from diffharness.latents.description import read_documents
     from diffharness.latents.examples import ExampleCollector
@@ -84,6 +87,9 @@ def _describe_main(run: Run, folder: Path, progress: Progress) -> None:
     }
     write_json(folder / "latents.json", body)
     write_latents(rows, folder / "latents.parquet")
+    if not (run.workspace.root / LABELS).exists():
+        evidence = [latent_evidence(j, collected, shower.shown) for j in chosen]
+        write_template(folder / LABELS, evidence)
 
 
 def _describe_with_ancestor(run: Run, sides: tuple[str, ...], folder: Path, progress: Progress) -> None:

@@ -152,17 +152,11 @@ def _ask_model(
     evidence = [latent_evidence(j, dictionary.collected, dictionary.shown) for j in chosen]
     generator = load_generator(spec, device=run.config.device)
     cache = AnswerCache.open(run.workspace.root / ANSWERS, generator.name, generator.spec)
-    expected = estimate(evidence, taxonomy, cache)
-    run.progress.say(
-        f"{generator.name} is asked about {expected.n_latents} latents: {expected.n_calls} calls "
-        f"({expected.n_cached} answers are kept from before), about {expected.n_prompt_tokens:,} tokens to read"
-    )
+    run.progress.say(estimate(evidence, taxonomy, cache, seed=run.config.seed).before)
     answers = annotate_by_model(evidence, taxonomy, generator, cache=cache, seed=run.config.seed, progress=progress)
     cost = answers.cost
-    run.progress.say(
-        f"{generator.name}: {cost.n_calls} calls, about {cost.n_prompt_tokens:,} tokens read and "
-        f"{cost.n_answer_tokens:,} written"
-    )
+    for sentence in (cost.after, *answers.notes):
+        run.progress.say(sentence)
     left = Annotation(
         "unclear",
         reason=f"not among the {len(chosen)} latents that the annotator was asked about (--annotate)",

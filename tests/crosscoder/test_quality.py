@@ -142,7 +142,7 @@ def test_a_crosscoder_that_explains_little_is_stale() -> None:
     assert staleness(measured(baseline=0.6, candidate=0.93)) is None
     reason = staleness(measured(baseline=0.93, candidate=0.412))
     assert reason == "it explains 41.2\u00a0% of the variance of the candidate's activations, less than 60\u00a0%"
-    assert "-120.0%" in (staleness(measured(baseline=-1.2)) or "")
+    assert "−120.0\u00a0%" in (staleness(measured(baseline=-1.2)) or "")
     assert staleness(measured(baseline=float("nan"))) is not None
 
 
@@ -150,8 +150,9 @@ def test_a_crosscoder_that_explains_less_than_it_states_is_stale() -> None:
     assert staleness(measured(baseline=0.84, candidate=0.9), {"baseline": 0.93, "other": 1.0}) is None
     reason = staleness(measured(baseline=0.82, candidate=0.5), {"baseline": 0.93, "candidate": 0.93})
     assert reason == (
-        "it explains 82.0\u00a0% of the variance of the baseline's activations, more than 10 points below the 93.0\u00a0% that "
-        "its own quality.json states; it explains 50.0\u00a0% of the variance of the candidate's activations, less than 60\u00a0%"
+        "it explains 82.0\u00a0% of the variance of the baseline's activations, more than 10 points below the "
+        "93.0\u00a0% that its own quality.json states; it explains 50.0\u00a0% of the variance of the candidate's "
+        "activations, less than 60\u00a0%"
     )
 
 
