@@ -73,8 +73,9 @@ GLOSSARY: dict[str, str] = {
     "presence": "How much of a latent either model alone holds on a token, in the unit of its activation.",
     "use": "How often and how strongly either model alone makes a latent fire, on the tokens of the tasks.",
     "mass": (
-        "The activation of a side's specific latents, added up over tokens. A category's share of it says how much its "
-        "latents do, where a count says how many there are."
+        "Acquired mass: how much more of a category's latents a tuned model holds than the ancestor, summed over the "
+        "tokens of the same texts. Specific latents count whole, shared ones with what came on top. Shown as a share "
+        "of all that the model acquired."
     ),
     "two crosscoders": "Each model has a crosscoder of its own with the ancestor; its specific latents are counted.",
     "three-way": "One crosscoder reads baseline, candidate and ancestor; each side's specific latents are counted.",

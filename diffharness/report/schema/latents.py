@@ -20,7 +20,7 @@ class CategoryShift(Model):
     """Specific latents of all categories on the baseline's side."""
     total_candidate: int
     mass_baseline: float
-    """Share of the side's specific activation mass."""
+    """Share of the side's acquired mass: what it holds of latents beyond the ancestor, summed over tokens."""
     mass_candidate: float
     change: float | None
     """Normalised change in percent: 100 · ((n_c/N_c)/(n_b/N_b) − 1)."""
