@@ -24,6 +24,7 @@ format: $(READY)
 bench: $(READY)
 	$(BIN)/python -m tests.benchmarks.planted --json reports/benchmarks/planted.json
 	$(BIN)/python -m tests.benchmarks.recording --json reports/benchmarks/recording.json
+	$(BIN)/python -m tests.benchmarks.latents --json reports/benchmarks/latents.json
 	$(BIN)/python -m tests.benchmarks.crosscoder --json reports/benchmarks/crosscoder.json $(if $(PEER),--peer $(PEER))
 
 pictures: $(READY)
