@@ -14,7 +14,7 @@ def default_command(config: RunConfig) -> str:
     """The command line that means this configuration."""
     words = ["diffharness", "run"]
     fresh = RunConfig.model_fields
-    for name, value in config.model_dump(mode="json").items():
+    for name, value in config.public().items():
         field = fresh[name]
         if value is None or (
             not field.is_required() and value == TypeAdapter(Any).dump_python(field.default, mode="json")

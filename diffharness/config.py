@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from diffharness import defaults
 from diffharness.errors import UsageError
+from diffharness.secrets import without_secrets
 
 ASKED = ("num_fewshot", "apply_chat_template", "fewshot_as_multiturn", "system_instruction", "gen_kwargs")
 """Options that change what models are asked; lm-eval's own names."""
@@ -209,9 +210,19 @@ class RunConfig(BaseModel):
             message = first["msg"].removeprefix("Value error, ")
             raise UsageError(f"{source}: {where + ': ' if where else ''}{message}") from error
 
+    def public(self) -> dict[str, Any]:
+        """The resolved configuration as JSON, with secrets in model arguments hidden."""
+        return {name: _without_secrets(value) for name, value in self.model_dump(mode="json").items()}
+
     def to_yaml(self) -> str:
-        """The resolved configuration."""
-        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+        """The same as YAML."""
+        return yaml.safe_dump(self.public(), sort_keys=False, allow_unicode=True)
+
+
+def _without_secrets(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_without_secrets(item) for item in value]
+    return without_secrets(value) if isinstance(value, str) else value
 
 
 def _check_keys(values: dict[str, Any], source: str) -> None:

@@ -23,6 +23,7 @@ from diffharness import __version__, defaults
 from diffharness.artifacts import Workspace, fingerprint, path_fingerprint
 from diffharness.command import default_command
 from diffharness.config import RunConfig
+from diffharness.latents.annotators.spec import parse_annotator
 from diffharness.progress import Report as Progress
 from diffharness.progress import StageProgress
 from diffharness.recorded import with_recorded
@@ -243,8 +244,8 @@ class Run:
     @staticmethod
     def _label_file(annotator: str) -> Path | None:
         """The file of a person's labels, where an annotator is one."""
-        name = annotator.removeprefix("file,")
-        return Path(name) if name.endswith(".csv") else None
+        spec = None if annotator == "none" else parse_annotator(annotator)
+        return Path(spec.argument) if spec is not None and spec.kind == "file" else None
 
     def account(self) -> Stage:
         """Every task's gap split over categories."""

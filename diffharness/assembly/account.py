@@ -11,6 +11,7 @@ import numpy as np
 from diffharness.assembly.numbers import number
 from diffharness.report import schema
 from diffharness.report.schema import component_label
+from diffharness.secrets import without_secrets
 from diffharness.statistics.multiple import benjamini_hochberg
 
 if TYPE_CHECKING:
@@ -199,7 +200,7 @@ def model_info(side: str, model_args: str, model: Any, fingerprint: str, n_layer
     return schema.ModelInfo(
         side=side,  # pyright: ignore[reportArgumentType]
         name=Path(name).name or name,
-        model_args=model_args,
+        model_args=without_secrets(model_args),
         n_parameters=int(model.num_parameters()),
         n_layers=n_layers,
         hidden_size=int(config.hidden_size),

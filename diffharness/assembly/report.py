@@ -74,7 +74,7 @@ def report(run: Run) -> schema.Report:
         provenance=schema.Provenance(
             versions={"diffharness": __version__, **{name: metadata.version(name) for name in _PACKAGES}},
             platform=f"Python {platform.python_version()} on {platform.system()} {platform.machine()}",
-            config=run.config.model_dump(mode="json"),
+            config=run.config.public(),
             config_hash=fingerprint(run.config.model_dump(mode="json", exclude={"output"})),
             task_hashes={row["task"]: row["hash"] for row in comparison["rows"]},
         ),

@@ -89,7 +89,7 @@ def _describe_main(run: Run, folder: Path, progress: Progress) -> None:
     write_latents(rows, folder / "latents.parquet")
     if not (run.workspace.root / LABELS).exists():
         evidence = [latent_evidence(j, collected, shower.shown) for j in chosen]
-        write_template(folder / LABELS, evidence)
+        write_template(run.workspace.root / LABELS, evidence)  # no artifact: it is the reader's to change
 
 
 def _describe_with_ancestor(run: Run, sides: tuple[str, ...], folder: Path, progress: Progress) -> None:

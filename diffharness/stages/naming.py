@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 ANSWERS = "annotations"
 """Folder of a run in which answers of annotating models are kept."""
 
+MOST_LATENTS = 1 << 20
+"""Of a crosscoder whose size is not known yet, when a person's table is looked through."""
+
 Shown = Callable[["LatentExample"], tuple[tuple[str, ...], tuple[float, ...]]]
 """An example's tokens and activations."""
 
@@ -58,7 +61,7 @@ def check_annotators(config: RunConfig) -> None:
             continue
         parsed = parse_annotator(spec)
         if parsed.kind == "file":
-            annotate_by_file(Path(parsed.argument), 1 << 40, taxonomy)
+            annotate_by_file(Path(parsed.argument), config.latents or MOST_LATENTS, taxonomy)
     load_probes(config.probes, taxonomy)
 
 
@@ -105,7 +108,8 @@ def name_latents(
 
         nobody = Annotation("unclear", reason="nobody was asked (--annotator none)", annotator="none")
         return (nobody,) * dictionary.crosscoder.n_latents, None
-    (first, asked), *others = [_annotations(run, spec, dictionary, progress) for spec in run.config.annotator]
+    specs = run.config.annotator if dictionary.sides == MAIN else run.config.annotator[:1]
+    (first, asked), *others = [_annotations(run, spec, dictionary, progress) for spec in specs]
     named = [a for a in first if a.category != "unclear"]
     scores = [a.detection for a in named if a.detection is not None]
     summary = schema.Annotation(
@@ -206,6 +210,7 @@ def _agreement(first: Sequence[Annotation], second: Sequence[Annotation], seed: 
     both = [(a, b) for a, b in zip(first, second, strict=True) if not _not_asked(a) and not _not_asked(b)]
     names = [[pair[i].category for pair in both] for i in (0, 1)]
     found = agreement(names[0], names[1], np.random.default_rng(seed)) if both else None
+    reason = "both gave every latent the same name" if both else "no latent was judged by both"
     interval = None
     if found is not None and found.low is not None and found.high is not None:
         interval = schema.Interval(low=found.low, high=found.high, method="bootstrap over latents")
@@ -214,7 +219,7 @@ def _agreement(first: Sequence[Annotation], second: Sequence[Annotation], seed: 
         kappa=None if found is None else found.kappa,
         kappa_interval=interval,
         n=len(both),
-        reason=None if found is not None and found.kappa is not None else "both gave every latent the same name",
+        reason=None if found is not None and found.kappa is not None else reason,
     )
 
 
