@@ -173,11 +173,14 @@ def test_examples_are_the_texts_on_which_a_latent_fires_most(crosscoder, texts, 
     assert n_checked > L
 
 
-def test_every_pair_has_its_own_sums_and_only_the_first_collects(texts):
+def test_every_pair_has_its_own_sums_and_only_the_first_collects(texts, monkeypatch):
     crosscoder, x_NMD = made(3), activations(3)
     encoders = [TextEncoder(crosscoder, pair) for pair in ((0, 1), (2, 1))]
-    both, alone = collector(), collector()
+    both, alone, n_updates = collector(), collector(), []
+    take = both.update
+    monkeypatch.setattr(both, "update", lambda *args, **named: (n_updates.append(1), take(*args, **named)))
     found = scale_texts(encoders, x_NMD, texts, both)
+    assert len(n_updates) == 1
     assert [finished(sums).pair for sums in found] == [("baseline", "candidate"), ("ancestor", "candidate")]
     for encoder, sums in zip(encoders, found, strict=True):
         (expected,) = scale_texts([encoder], x_NMD, texts)
