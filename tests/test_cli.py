@@ -50,6 +50,7 @@ def bad(tiny, tmp_path_factory) -> Path:
     (folder / "empty.jsonl").write_text("")
     (folder / "typo.yaml").write_text("latens: 3\n")
     (folder / "list.yaml").write_text("- 1\n")
+    (folder / "labels.csv").write_text("latent,category\n1,dogs\n")
     made.save_model(folder / "wide", seed=3, hidden_size=32)
     shutil.copytree(tiny.candidate, folder / "other_ids")
     made.tokenizer([*reversed(made.WORDS)]).save_pretrained(folder / "other_ids")
@@ -97,6 +98,23 @@ CASES: dict[str, tuple[dict[str, object], tuple[str, ...]]] = {
     "corpus of one text": ({"corpus": "{bad}/one_text.jsonl"}, ("one_text.jsonl holds one text", "at least two")),
     "missing probes": ({"probes": "{bad}/none.jsonl"}, ("probes {bad}/none.jsonl", "give a UTF-8 JSONL")),
     "probes without category": ({"probes": "{bad}/one_text.jsonl"}, ("line 1: 'category' is missing", "write lines")),
+    "probes of an unknown category": (
+        {"taxonomy": None}, ("probes.jsonl, line 1: category 'night' is not in the taxonomy", "add it to the taxonomy"),
+    ),
+    "missing taxonomy": ({"taxonomy": "{bad}/none.yaml"}, ("{bad}/none.yaml: can not be read", "give a UTF-8")),
+    "taxonomy of something else": ({"taxonomy": "{bad}/list.yaml"}, ("holds no list of categories", "write 'categor")),
+    "unknown annotator": ({"annotator": "probes"}, ("'probes' is none that there is", "did you mean 'probe'")),
+    "annotator without arguments": (
+        {"annotator": "local-chat-completions"}, ("'local-chat-completions' has no arguments of the form key=value",),
+    ),
+    "missing labels": ({"annotator": "file,{bad}/none.csv"}, ("annotations {bad}/none.csv: can not be read", "give")),
+    "labels of another category": (
+        {"annotator": "file,{bad}/labels.csv"}, ("labels.csv, line 2: category 'dogs' is not in the taxonomy",),
+    ),
+    "three annotators": ({"annotator": ["probe", "probe", "probe"]}, ("give one, or two to compare",)),
+    "nobody and somebody": ({"annotator": ["probe", "none"]}, ("annotator probe, none: give one, or two",)),
+    "threshold of nothing": ({"nu_error": "0"}, ("nu_error: Input should be greater than 0",)),
+    "nobody to ask about": ({"annotate": "0"}, ("annotate: Input should be greater than or equal to 1",)),
     "crosscoder that is not there": (
         {"crosscoder": "{bad}/none", "latents": None, "k": None}, ("{bad}/none: no such folder or file", "check the"),
     ),
@@ -130,7 +148,7 @@ def test_bad_input_is_one_line_before_any_work_and_leaves_nothing(tiny_options, 
     monkeypatch.setattr(harness, "TaskManager", included_only)
     changes, expected = CASES[case]
     options = {**tiny_options, "output": tmp_path / "new" / "run", **changes}
-    options |= {name: str(value).format(bad=bad) for name, value in changes.items()}
+    options |= {n: value if isinstance(value, list) else str(value).format(bad=bad) for n, value in changes.items()}
     result = call(
         "run", *flags({name: value for name, value in options.items() if changes.get(name, value) is not None})
     )
@@ -194,7 +212,19 @@ def test_every_command_has_help():
     result = call("--help")
     for name in [*COMMANDS, "lm-eval"]:
         assert name in result.output
-    for name in ("--baseline", "--smallest-effect", "--baseline-results", "--config", "--crosscoder", "--sparsity"):
+    for name in (
+        "--baseline",
+        "--smallest-effect",
+        "--baseline-results",
+        "--config",
+        "--crosscoder",
+        "--sparsity",
+        "--taxonomy",
+        "--annotator",
+        "--annotate",
+        "--nu-reconstruction",
+        "--nu-error",
+    ):
         assert name in call("run", "--help").output
 
 
