@@ -11,6 +11,7 @@ import numpy as np
 
 from diffharness.activations.positions import FIRST, SPECIAL, TEMPLATE
 from diffharness.assembly.numbers import number
+from diffharness.latents.taxonomy import UNCLEAR
 from diffharness.report import schema
 
 if TYPE_CHECKING:
@@ -104,6 +105,8 @@ def _evidence(name: Annotation) -> schema.Evidence:
         annotator=name.annotator,
         contrast_share=name.contrast_share,
         best=name.best,
+        share=name.share,
+        is_clear=name.is_clear if name.annotator == "probe" and name.category != UNCLEAR else None,
         detection=None if detection is None else schema.Detection(**asdict(detection)),
     )
 
@@ -241,6 +244,7 @@ def write_latents(rows: Sequence[schema.Latent], path: Path) -> None:
             "q_value": row.evidence.q_value,
             "reason": row.evidence.reason,
             "annotator": row.evidence.annotator,
+            "is_clear": row.evidence.is_clear,
             "contrast_share": row.evidence.contrast_share,
             "detection": None if row.evidence.detection is None else row.evidence.detection.score,
             **_ends("nu_reconstruction", row.nu_reconstruction_interval),

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 from jaxtyping import Float
-from scipy import stats
+from scipy import sparse, stats
 
 from diffharness.latents.probe_evidence import CHANCE, Columns, Design, Evidence, Maxima, gather, held_out_auroc
 from diffharness.latents.taxonomy import UNCLEAR, Taxonomy
@@ -53,6 +53,10 @@ class Annotation:
     contrast_share: float | None = None
     """Of the best category's (text, contrast) pairs, those whose text excites the latent more, ties counting half;
     `None` without contrasts."""
+    share: float | None = None
+    """Of its activation a token on the categories' texts, each category weighing alike: what the name's texts have."""
+    is_clear: bool = False
+    """Whether the evidence is more than enough for the name; the other names are weak."""
     detection: Detection | None = None
     """The name tried on held-out texts; `None` where there is no name, or too few texts to hold some out."""
 
@@ -69,6 +73,10 @@ class NamingRule:
     contrast_level: float = 0.05
     """The sign test's p over the pairs has to be below."""
     min_contrast_share: float = 0.6
+    clear_auroc: float = 0.8
+    """A clear name has at least this AUROC,"""
+    clear_share: float = 0.5
+    """and at least this share of the latent's activation on the probes."""
 
 
 def annotate_by_probes(
@@ -109,6 +117,42 @@ def annotate_by_probes(
         if not np.isnan(score):
             found[latent] = replace(found[latent], detection=Detection(score, CHANCE, columns.n_rows, HELD_OUT_METHOD))
     return tuple(found)
+
+
+def mark_clear(
+    found: Sequence[Annotation],
+    mass_PL: sparse.csr_array | Float[np.ndarray, "P L"],
+    lengths: Sequence[int],
+    categories: Sequence[str | None],
+    rule: NamingRule | None = None,
+) -> tuple[Annotation, ...]:
+    """The same annotations with the share of activation that the names' texts have, and which names are clear.
+
+    A name that the rank test gives may be of a latent that fires a little more on one category and a good deal on
+    others; most of the activation of one that is clear is on texts of the category.
+
+    Args:
+        found: from `annotate_by_probes`.
+        mass_PL: sum of each latent's activation over every text.
+        lengths: coded tokens of the texts.
+        categories: of the texts; None for contrasts, which do not count here.
+        rule: what clear means.
+    """
+    rule = rule or NamingRule()
+    names = sorted({name for name in categories if name is not None})
+    member_KP = np.array([[own == name for own in categories] for name in names], dtype=np.float64)
+    tokens_K1 = (member_KP @ np.asarray(lengths, dtype=np.float64))[:, None]
+    activation_KL = (mass_PL.T @ member_KP.T).T / tokens_K1
+    total_L = activation_KL.sum(axis=0)
+    marked = []
+    for latent, annotation in enumerate(found):
+        if annotation.category == UNCLEAR or not total_L[latent] > 0:
+            marked.append(annotation)
+            continue
+        share = float(activation_KL[names.index(annotation.category), latent] / total_L[latent])
+        clear = share >= rule.clear_share and (annotation.auroc or 0.0) >= rule.clear_auroc
+        marked.append(replace(annotation, share=share, is_clear=clear))
+    return tuple(marked)
 
 
 def _name(

@@ -20,7 +20,7 @@ from diffharness.activations.replay import replay
 from diffharness.activations.rows import coded_places
 from diffharness.crosscoder.batches import Activations
 from diffharness.crosscoder.model import Crosscoder
-from diffharness.latents.annotation import Annotation, annotate_by_probes
+from diffharness.latents.annotation import Annotation, annotate_by_probes, mark_clear
 from diffharness.latents.codes import TextEncoder
 from diffharness.latents.documents import DocumentActivations, DocumentSums
 from diffharness.latents.examples import ExampleCollector
@@ -30,6 +30,8 @@ from diffharness.latents.use import LatentUse, UseSums
 
 CHUNK_TOKENS = 8192
 """Tokens whose codes are in memory together, as entries."""
+NEAR_EVERY = 4
+"""Near misses are looked for in the first of so many chunks: that reads every pre-activation once more."""
 
 Progress = Callable[[int, int], None]
 
@@ -63,13 +65,13 @@ def scale_texts(
     all_sums = [ScalingSums(encoder) for encoder in encoders]
     _, document_of_text = np.unique([text.source for text in texts], return_inverse=True)
     start = 0
-    for chunk in _chunks([len(text.kinds) for text in texts]):
+    for number, chunk in enumerate(_chunks([len(text.kinds) for text in texts])):
         lengths = [len(texts[i].kinds) for i in chunk]
         x_CMD = x_NMD[start : start + sum(lengths)]
         kind_C = np.concatenate([texts[i].kinds for i in chunk])
         for place, (encoder, sums) in enumerate(zip(encoders, all_sums, strict=True)):
             collects = collector is not None and place == 0
-            codes = encoder(x_CMD, lengths, near=collects)
+            codes = encoder(x_CMD, lengths, near=collects and number % NEAR_EVERY == 0)
             sums.update(codes, document_of_text[chunk].tolist(), kind_C)
             if collector is not None and collects:
                 sources = [texts[i].source for i in chunk]
@@ -110,11 +112,11 @@ def read_documents(
     """
     n_latents, done = encoder.crosscoder.n_latents, 0
     joint, *own = (DocumentSums(n_latents) for _ in range(3))
-    for chunk in _gathered(activations):
+    for number, chunk in enumerate(_gathered(activations)):
         places = [place for place, _ in chunk]
         lengths = [len(x_CMD) for _, x_CMD in chunk]
         x_NMD = torch.cat([x_CMD for _, x_CMD in chunk])
-        codes = encoder(x_NMD, lengths, near=collector is not None)
+        codes = encoder(x_NMD, lengths, near=collector is not None and number % NEAR_EVERY == 0)
         documents = [texts[place].documents for place in places]
         joint.update(codes, documents)
         for sums, model in zip(own, encoder.pair, strict=True):
@@ -206,14 +208,15 @@ def read_probes(
 def annotate(crosscoder: Crosscoder, probes: ProbeReadings, taxonomy: Taxonomy | None = None) -> tuple[Annotation, ...]:
     """Name the latents by the probes."""
     encoder = TextEncoder(crosscoder)
-    blocks, start = [], 0
+    peak_blocks, mass_blocks, start = [], [], 0
     for chunk in _chunks(probes.lengths):
         lengths = [probes.lengths[i] for i in chunk]
         peaks = encoder(probes.x_NMD[start : start + sum(lengths)], lengths).peaks
+        places = (peaks.text_P.numpy(), peaks.latent_P.numpy())
         shape = (len(chunk), crosscoder.n_latents)
-        blocks.append(
-            scipy.sparse.csr_array((peaks.peak_P.numpy(), (peaks.text_P.numpy(), peaks.latent_P.numpy())), shape)
-        )
+        peak_blocks.append(scipy.sparse.csr_array((peaks.peak_P.numpy(), places), shape))
+        mass_blocks.append(scipy.sparse.csr_array((peaks.mass_P.numpy(), places), shape))
         start += sum(lengths)
-    maxima_PL = scipy.sparse.csr_array(scipy.sparse.vstack(blocks))
-    return annotate_by_probes(maxima_PL, probes.categories, pairs=probes.pairs, taxonomy=taxonomy)
+    maxima_PL, mass_PL = (scipy.sparse.csr_array(scipy.sparse.vstack(blocks)) for blocks in (peak_blocks, mass_blocks))
+    found = annotate_by_probes(maxima_PL, probes.categories, pairs=probes.pairs, taxonomy=taxonomy)
+    return mark_clear(found, mass_PL, probes.lengths, probes.categories)

@@ -72,6 +72,10 @@ GLOSSARY: dict[str, str] = {
     "density": "Share of held-out tokens on which a latent fires.",
     "presence": "How much of a latent either model alone holds on a token, in the unit of its activation.",
     "use": "How often and how strongly either model alone makes a latent fire, on the tokens of the tasks.",
+    "clear": (
+        "A clear name has an AUROC of 0.8 or more, and its probes have half or more of the latent's activation on all "
+        "probes. Other names are weak: the latent fires more on that category, but not mainly."
+    ),
     "mass": (
         "Acquired mass: how much more of a category's latents a tuned model holds than the ancestor, summed over the "
         "tokens of the same texts. Specific latents count whole, shared ones with what came on top. Shown as a share "

@@ -83,9 +83,10 @@ def annotation_sentence(found: Annotation | None, *, costs: bool = True) -> str 
     """Who named the latents, how far the names can be trusted and what they cost; none where it is not known."""
     if found is None:
         return None
+    clear = "" if found.n_clear is None else f" ({count(found.n_clear)} of the names clear)"
     parts = [
-        f"names by {annotator_name(found.annotator)}: {count(found.n_named)} of {count(found.n_asked)} latents named, "
-        f"{count(found.n_unclear)} unclear"
+        f"names by {annotator_name(found.annotator)}: {count(found.n_named)} of {count(found.n_asked)} latents named"
+        f"{clear}, {count(found.n_unclear)} unclear"
     ]
     if found.detection is not None:
         chance = "" if found.detection_chance is None else f" ({plain(found.detection_chance, 2)} by chance)"

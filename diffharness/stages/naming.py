@@ -116,6 +116,7 @@ def name_latents(
         annotator=_shown_name(first),
         n_named=len(named),
         n_unclear=len(first) - len(named),
+        n_clear=sum(a.is_clear for a in named) if first[0].annotator == "probe" else None,
         detection=float(np.mean([d.score for d in scores])) if scores else None,
         detection_chance=scores[0].chance if scores else None,
         agreement=_agreement(first, others[0][0], run.config.seed) if others else None,

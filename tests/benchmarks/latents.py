@@ -44,7 +44,7 @@ def main(file: Path, quick: bool, seed: int, plants: Path | None, work: Path | N
     bounds = [
         Bound("capabilities with a latent that leans the right way",
               figures["capabilities with a latent that leans the right way"], ">= 1"),
-        Bound("named latents with the right category", figures["named latents with the right category"], ">= 0.9"),
+        Bound("clear names that are right", figures["clear names that are right"], ">= 0.9"),
         Bound("named latents with the right category, labels shuffled",
               figures["named latents with the right category, labels shuffled"], "<= 0.3"),
         Bound("speed of the pass over encoding alone", figures["speed of the pass over encoding alone"], ">= 0.6"),

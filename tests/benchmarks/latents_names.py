@@ -47,13 +47,18 @@ def name_figures(seed: int, work: Path) -> dict[str, Any]:
     names = [latent.category for latent in report.latents]
     probes = probes_of(run, MAIN, lambda *_: None)
     shuffled = [_shuffled_names(run, probes, np.random.default_rng([seed, number])) for number in range(N_SHUFFLES)]
+    clear = [j.category if j.evidence.is_clear else "unclear" for j in report.latents]
+    weight = [sum(map(abs, j.contributions.values())) for j in report.latents]
     detections = [j.evidence.detection.score for j in report.latents if j.evidence.detection is not None]
     return {
         "latents": len(names),
         "latents named": sum(name != "unclear" for name in names),
         "capabilities with a latent that leans the right way": float(np.mean([sum(v) > 0 for v in leaning.values()])),
         "latents that lean the right way, by ν with interval and by contribution": leaning,
+        "latents with a clear name": sum(name != "unclear" for name in clear),
+        "clear names that are right": _right(clear, truth),
         "named latents with the right category": _right(names, truth),
+        "named latents with the right category, weighted by contribution": _right(names, truth, weight),
         "latents named, labels shuffled": float(np.mean([sum(n != "unclear" for n in names) for names in shuffled])),
         "named latents with the right category, labels shuffled": _right(
             [name for names in shuffled for name in names], truth * N_SHUFFLES
@@ -130,10 +135,12 @@ def organism_vocabulary(run: Run) -> dict[int, str]:
     return {i: word for word, i in run.session.model("baseline").hf_tokenizer.get_vocab().items()}
 
 
-def _right(names: list[str], truth: list[str | None]) -> float:
-    """Of the named latents that fire, those named after the capability whose tokens excite them most."""
-    named = [(name, true) for name, true in zip(names, truth, strict=True) if name != "unclear" and true is not None]
-    return float(np.mean([name == true for name, true in named])) if named else 0.0
+def _right(names: list[str], truth: list[str | None], weight: list[float] | None = None) -> float:
+    """Of the named latents that fire, the share named after the capability whose tokens excite them most."""
+    weights = weight or [1.0] * len(names)
+    named = [(n, t, w) for n, t, w in zip(names, truth, weights, strict=True) if n != "unclear" and t is not None]
+    total = sum(w for _, _, w in named)
+    return float(sum(w for n, t, w in named if n == t) / total) if total else 0.0
 
 
 def _with_shuffled_labels(probes: ProbeReadings, rng: np.random.Generator) -> ProbeReadings:

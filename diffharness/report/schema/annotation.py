@@ -29,6 +29,10 @@ class Evidence(Model):
     contrast_share: float | None = None
     """Share of the best category's matched pairs whose text excites the latent more than its contrast does."""
     detection: Detection | None = None
+    share: float | None = None
+    """Share of the latent's activation on the probes that is on the name's texts, categories weighing alike."""
+    is_clear: bool | None = None
+    """Whether the evidence is more than enough for the name; `None` where the annotator does not grade."""
     best: str | None = None
     """The best category, also where the evidence is too weak to name the latent by it."""
 
@@ -52,6 +56,8 @@ class Annotation(Model):
     annotator: str
     n_named: int
     n_unclear: int
+    n_clear: int | None = None
+    """Of those named, those whose evidence is more than enough; `None` where the annotator does not grade."""
     n_asked: int
     """Latents that the annotator was asked about."""
     n_calls: int = 0
