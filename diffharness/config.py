@@ -171,7 +171,9 @@ class RunConfig(BaseModel):
             raise ValueError("tasks is missing; give the names of lm-eval tasks")
         self._check_crosscoder()
         if not 1 <= len(self.annotator) <= 2 or (len(self.annotator) == 2 and "none" in self.annotator):
-            raise ValueError(f"annotator {', '.join(self.annotator) or '()'}: give one, or two to compare")
+            raise ValueError(
+                f"annotator {' and '.join(self.annotator) or '()'}: give one, or two to compare; none stands alone"
+            )
         return self
 
     def _check_crosscoder(self) -> None:

@@ -239,7 +239,8 @@ class Run:
         """What the names of latents are made from."""
         config = self.config
         files = [config.probes, config.taxonomy, *(self._label_file(spec) for spec in config.annotator)]
-        return [config.annotator, config.annotate, *(None if f is None else path_fingerprint(f) for f in files)]
+        asked = config.annotate if set(config.annotator) - {"probe", "none"} else None
+        return [config.annotator, asked, *(None if f is None else path_fingerprint(f) for f in files)]
 
     @staticmethod
     def _label_file(annotator: str) -> Path | None:

@@ -98,9 +98,6 @@ CASES: dict[str, tuple[dict[str, object], tuple[str, ...]]] = {
     "corpus of one text": ({"corpus": "{bad}/one_text.jsonl"}, ("one_text.jsonl holds one text", "at least two")),
     "missing probes": ({"probes": "{bad}/none.jsonl"}, ("probes {bad}/none.jsonl", "give a UTF-8 JSONL")),
     "probes without category": ({"probes": "{bad}/one_text.jsonl"}, ("line 1: 'category' is missing", "write lines")),
-    "probes of an unknown category": (
-        {"taxonomy": None}, ("probes.jsonl, line 1: category 'night' is not in the taxonomy", "add it to the taxonomy"),
-    ),
     "missing taxonomy": ({"taxonomy": "{bad}/none.yaml"}, ("{bad}/none.yaml: can not be read", "give a UTF-8")),
     "taxonomy of something else": ({"taxonomy": "{bad}/list.yaml"}, ("holds no list of categories", "write 'categor")),
     "unknown annotator": ({"annotator": "probes"}, ("'probes' is none that there is", "did you mean 'probe'")),
@@ -112,7 +109,7 @@ CASES: dict[str, tuple[dict[str, object], tuple[str, ...]]] = {
         {"annotator": "file,{bad}/labels.csv"}, ("labels.csv, line 2: category 'dogs' is not in the taxonomy",),
     ),
     "three annotators": ({"annotator": ["probe", "probe", "probe"]}, ("give one, or two to compare",)),
-    "nobody and somebody": ({"annotator": ["probe", "none"]}, ("annotator probe, none: give one, or two",)),
+    "nobody and somebody": ({"annotator": ["probe", "none"]}, ("none stands alone",)),
     "threshold of nothing": ({"nu_error": "0"}, ("nu_error: Input should be greater than 0",)),
     "nobody to ask about": ({"annotate": "0"}, ("annotate: Input should be greater than or equal to 1",)),
     "crosscoder that is not there": (

@@ -257,4 +257,10 @@ def write_latents(rows: Sequence[schema.Latent], path: Path) -> None:
         }
         for row in rows
     ]
-    pq.write_table(pa.Table.from_pylist(flat), path)
+    table = pa.Table.from_pylist(flat)
+    types = {"matched": pa.bool_(), "is_clear": pa.bool_(), "side": pa.string(), "association": pa.string()}
+    fields = [
+        field.with_type(types.get(field.name, pa.float64())) if pa.types.is_null(field.type) else field
+        for field in table.schema
+    ]  # a column that is empty in this run has its type all the same
+    pq.write_table(table.cast(pa.schema(fields)), path)

@@ -43,12 +43,11 @@ def shift(
 
 def _names(run: Run) -> set[str]:
     """The categories that latents could have been given."""
-    from diffharness.latents.probes import load_probes
+    from diffharness.latents.probes import run_probes
 
-    taxonomy = load_taxonomy(run.config.taxonomy)
     if run.config.annotator[0] == "probe":
-        return {probe.category for probe in load_probes(run.config.probes, taxonomy)}
-    return set(taxonomy.names)
+        return {probe.category for probe in run_probes(run.config.probes, run.config.taxonomy)}
+    return set(load_taxonomy(run.config.taxonomy).names)
 
 
 def _side(body: Mapping[str, Any], side: str) -> SideLatents:

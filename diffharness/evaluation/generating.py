@@ -140,14 +140,8 @@ def load_generator(spec: str, *, device: str | None = None, batch_size: int = 1)
         UsageError: a name that lm-eval does not have, an argument or key that is missing, an address that is none.
         RunError: the model can not be loaded.
     """
-    name, _, rest = (part.strip() for part in spec.partition(","))
-    kind = _model_class(name)
-    arguments = _arguments(name, rest)
-    max_answer_tokens = arguments.pop("max_gen_toks", MAX_ANSWER_TOKENS)
-    if not isinstance(max_answer_tokens, int) or max_answer_tokens < 1:
-        raise UsageError(f"annotator {name}: max_gen_toks={max_answer_tokens} is no number of tokens; give 256 or so")
+    name, kind, arguments, max_answer_tokens = _parsed(spec)
     remote = _is_remote(kind)
-    _check(name, kind, arguments, remote)
     options = _options(kind, remote, device, batch_size)
     options = {key: value for key, value in options.items() if key not in arguments}
     try:
@@ -170,6 +164,27 @@ def load_generator(spec: str, *, device: str | None = None, batch_size: int = 1)
     public["max_gen_toks"] = str(max_answer_tokens)
     whole = ",".join([name, *(f"{key}={value}" for key, value in sorted(public.items()))])
     return Generator(model, _shown_name(name, arguments), whole, max_answer_tokens, address)
+
+
+def check_generator(spec: str) -> None:
+    """Find what is wrong with a specification as far as that needs neither loading nor asking.
+
+    Raises:
+        UsageError: as `load_generator` does.
+    """
+    _parsed(spec)
+
+
+def _parsed(spec: str) -> tuple[str, Any, dict[str, Any], int]:
+    """Name, class of lm-eval and arguments of a model, and the tokens that its answers may have."""
+    name, _, rest = (part.strip() for part in spec.partition(","))
+    kind = _model_class(name)
+    arguments = _arguments(name, rest)
+    max_answer_tokens = arguments.pop("max_gen_toks", MAX_ANSWER_TOKENS)
+    if not isinstance(max_answer_tokens, int) or max_answer_tokens < 1:
+        raise UsageError(f"annotator {name}: max_gen_toks={max_answer_tokens} is no number of tokens; give 256 or so")
+    _check(name, kind, arguments, _is_remote(kind))
+    return name, kind, arguments, max_answer_tokens
 
 
 def _model_class(name: str) -> Any:

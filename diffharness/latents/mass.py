@@ -35,7 +35,7 @@ class WithMass(Protocol):
 
 @dataclass(frozen=True)
 class MassShift:
-    """One category's share of either side's acquired mass."""
+    """One category's share of either side's acquired mass; no p-value where a side acquired nothing."""
 
     baseline: float
     candidate: float
@@ -60,7 +60,7 @@ def mass_shift(
 
     The p-value is of the difference under random swaps of the two sides, latent by latent, as if a latent's side were
     drawn by lot; latents are also what is resampled for the interval. In one dictionary a swap exchanges the two masses
-    of a latent; in two it moves a latent from one side to the other.
+    of a latent; in two the latents are dealt out anew, as many to either side as it has.
 
     Args:
         baseline: the baseline's latents.
@@ -83,12 +83,14 @@ def mass_shift(
     mass_I2, member_IK = mass_I2[kept_I], member_IK[kept_I]
     share_K2 = _shares(mass_I2[None], member_IK)[0]
     change_K = share_K2[:, 1] - share_K2[:, 0]
-    swapped_RK = _differences(_swaps(mass_I2, rng, n_draws), member_IK, len(names))
+    deal = _swaps if one_dictionary else _dealt
+    swapped_RK = _differences(deal(mass_I2, rng, n_draws), member_IK, len(names))
     drawn_RK = _differences(_resamples(mass_I2, rng, n_draws), member_IK, len(names))
     low_K, high_K = np.quantile(drawn_RK, (0.025, 0.975), axis=0)
     rounding = 1e-12
     p_K = (1 + (np.abs(swapped_RK) >= np.abs(change_K) - rounding).sum(axis=0)) / (1 + n_draws)
-    p_K = np.where(share_K2.sum(axis=1) > 0, p_K, np.nan)
+    acquired_2 = mass_I2.sum(axis=0) > 0
+    p_K = np.where((share_K2.sum(axis=1) > 0) & acquired_2.all(), p_K, np.nan)
     q_K = benjamini_hochberg(p_K)
     return tuple(
         MassShift(
@@ -98,7 +100,7 @@ def mass_shift(
             high=float(high_K[k]),
             p_value=None if np.isnan(p_K[k]) else float(p_K[k]),
             q_value=None if np.isnan(q_K[k]) else float(q_K[k]),
-            conclusion=_conclusion(share_K2[k], float(p_K[k]), float(q_K[k])),
+            conclusion=_conclusion(share_K2[k], float(p_K[k]), float(q_K[k]), acquired_2),
         )
         for k in range(len(names))
     )
@@ -142,6 +144,14 @@ def _swaps(mass_I2: NDArray[np.float64], rng: np.random.Generator, n_draws: int)
         yield np.where(swap_RI1, mass_I2[:, ::-1], mass_I2)
 
 
+def _dealt(mass_I2: NDArray[np.float64], rng: np.random.Generator, n_draws: int) -> Iterator[NDArray[np.float64]]:
+    """Every latent on a side drawn by lot, as many on either as there are."""
+    mass_I, is_candidate_I = mass_I2.sum(axis=1), mass_I2[:, 1] > 0
+    for size in _blocks(len(mass_I2), n_draws):
+        side_RI = rng.permuted(np.broadcast_to(is_candidate_I, (size, len(mass_I))), axis=1)
+        yield np.stack([np.where(side_RI, 0.0, mass_I), np.where(side_RI, mass_I, 0.0)], axis=-1)
+
+
 def _resamples(mass_I2: NDArray[np.float64], rng: np.random.Generator, n_draws: int) -> Iterator[NDArray[np.float64]]:
     n_items = len(mass_I2)
     for size in _blocks(n_items, n_draws):
@@ -152,7 +162,9 @@ def _resamples(mass_I2: NDArray[np.float64], rng: np.random.Generator, n_draws: 
         yield weight_RI[..., None] * mass_I2
 
 
-def _conclusion(share_2: NDArray[np.float64], p_value: float, q_value: float) -> str:
+def _conclusion(share_2: NDArray[np.float64], p_value: float, q_value: float, acquired_2: NDArray[np.bool_]) -> str:
+    if acquired_2.any() and not acquired_2.all():
+        return f"too few to tell: the {'candidate' if acquired_2[0] else 'baseline'} acquired nothing at all"
     if np.isnan(p_value):
         return "too few to tell: neither model acquired any of it"
     shares = (

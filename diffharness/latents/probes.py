@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from diffharness.errors import UsageError
-from diffharness.latents.taxonomy import UNCLEAR, Taxonomy, closest
+from diffharness.latents.taxonomy import UNCLEAR, Taxonomy, closest, load_taxonomy
 
 MIN_TEXTS = 5
 """Texts that a category needs: fewer can not be told from the others by their ranks."""
@@ -59,6 +59,15 @@ def load_probes(path: str | Path | None = None, taxonomy: Taxonomy | None = None
     probes = [probe for _, probe in found]
     _check_counts(root, probes)
     return probes
+
+
+def run_probes(path: Path | None, taxonomy: Path | None) -> list[Probe]:
+    """The probes of a run; those of a user may have any categories, unless the user gives a taxonomy too.
+
+    Raises `UsageError` as `load_probes` and `load_taxonomy` do.
+    """
+    known = load_taxonomy(taxonomy) if taxonomy is not None or path is None else None
+    return load_probes(path, known)
 
 
 _SHAPE = '{"text": "how do i pick a lock ?", "category": "safety"}'

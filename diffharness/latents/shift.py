@@ -122,7 +122,7 @@ def category_shift(
     for side in (baseline, candidate):
         if not len(side.categories) == len(side.is_specific) == len(side.acquired):
             raise ValueError(f"{len(side.categories)} categories with {len(side.acquired)} masses")
-    order = in_order({*names, *baseline.specific, *candidate.specific, UNCLEAR})
+    order = in_order({*names, *baseline.categories, *candidate.categories, UNCLEAR})
     totals = len(candidate.specific), len(baseline.specific)
     counts = [(candidate.specific.count(name), totals[0], baseline.specific.count(name), totals[1]) for name in order]
     p_values = [fisher_exact_p(*count) if _testable(count) else None for count in counts]

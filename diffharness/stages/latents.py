@@ -128,11 +128,14 @@ def _describe_with_ancestor(run: Run, sides: tuple[str, ...], folder: Path, prog
 
 
 def _joint_counts(identities: Sequence[LatentIdentity]) -> dict[str, int]:
-    """Latents by status; of a three-way crosscoder, against the ancestor, so that a latent may count twice."""
+    """Latents by status against the ancestor; of three models one that both tuned ones acquired is `other`."""
+    if len(identities) == 1:
+        return identities[0].counts()
     counts: dict[str, int] = {}
-    for identity in identities:
-        for name, count in identity.counts().items():
-            counts[name] = max(count, counts.get(name, 0))
+    for first, second in zip(identities[0].status, identities[1].status, strict=True):
+        tuned = [status for status in (first, second) if status in ("baseline-specific", "candidate-specific")]
+        joint = tuned[0] if len(tuned) == 1 else first if first == second else "other"
+        counts[joint] = counts.get(joint, 0) + 1
     return counts
 
 

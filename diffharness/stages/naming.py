@@ -52,7 +52,7 @@ def check_annotators(config: RunConfig) -> None:
     """
     from diffharness.latents.annotators.file import annotate_by_file
     from diffharness.latents.annotators.spec import parse_annotator
-    from diffharness.latents.probes import load_probes
+    from diffharness.latents.probes import run_probes
     from diffharness.latents.taxonomy import load_taxonomy
 
     taxonomy = load_taxonomy(config.taxonomy)
@@ -62,17 +62,21 @@ def check_annotators(config: RunConfig) -> None:
         parsed = parse_annotator(spec)
         if parsed.kind == "file":
             annotate_by_file(Path(parsed.argument), config.latents or MOST_LATENTS, taxonomy)
-    load_probes(config.probes, taxonomy)
+        elif parsed.kind == "lm":
+            from diffharness.evaluation.generating import check_generator
+
+            check_generator(spec)
+    run_probes(config.probes, config.taxonomy)
 
 
 def probes_of(run: Run, sides: tuple[str, ...], progress: Progress) -> ProbeReadings:
     """The probes as some sides read them."""
     from diffharness.latents.description import read_probes
-    from diffharness.latents.probes import load_probes
+    from diffharness.latents.probes import run_probes
 
     model = run.session.model("baseline")
     rows: list[tuple[list[int], str | None, int | None]] = []
-    for probe in load_probes(run.config.probes, taxonomy_of(run)):
+    for probe in run_probes(run.config.probes, run.config.taxonomy):
         rows.append((model.tokenize(probe.text), probe.category, None))
         if probe.contrast is not None:
             rows.append((model.tokenize(probe.contrast), None, len(rows) - 1))

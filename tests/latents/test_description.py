@@ -132,6 +132,7 @@ def test_chunks_do_not_change_what_is_known(crosscoder, texts, monkeypatch, chun
     (whole,) = scale_texts([encoder], rows, texts, whole_examples)
     assert rows.asked == [(0, sum(LENGTHS))]
     monkeypatch.setattr(room, "CHUNK_TOKENS", chunk_tokens)
+    monkeypatch.setattr(room, "NEAR_EVERY", 1)
     rows.asked, done = [], []
     (parts,) = scale_texts([encoder], rows, texts, part_examples, progress=lambda *p: done.append(p))
     assert_alike(finished(parts), finished(whole))
@@ -146,6 +147,7 @@ def test_chunks_do_not_change_what_is_known(crosscoder, texts, monkeypatch, chun
 
 def test_examples_are_the_texts_on_which_a_latent_fires_most(crosscoder, texts, monkeypatch):
     monkeypatch.setattr(room, "CHUNK_TOKENS", 20)
+    monkeypatch.setattr(room, "NEAR_EVERY", 1)
     x_NMD, kept = activations(), collector()
     scale_texts([TextEncoder(crosscoder)], x_NMD, texts, kept)
     found = kept.finish()
@@ -211,6 +213,7 @@ def shuffled(x_NMD: Tensor, seed: int = 0) -> list[tuple[int, Tensor]]:
 @pytest.mark.parametrize("chunk_tokens", [1, 25, 8192])
 def test_documents_have_the_sums_of_a_loop_over_their_sequences(crosscoder, sequences, monkeypatch, chunk_tokens):
     monkeypatch.setattr(room, "CHUNK_TOKENS", chunk_tokens)
+    monkeypatch.setattr(room, "NEAR_EVERY", 1)
     x_NMD, done = activations(), []
     found, _ = read_documents(
         TextEncoder(crosscoder), shuffled(x_NMD), sequences, len(TASKS), progress=lambda *p: done.append(p)
@@ -353,6 +356,7 @@ def test_latents_are_named_by_the_probes_on_which_they_fire_and_not_by_what_cont
 @pytest.mark.parametrize("chunk_tokens", [10, 8192])
 def test_names_are_those_of_the_dense_maxima(crosscoder, monkeypatch, chunk_tokens):
     monkeypatch.setattr(room, "CHUNK_TOKENS", chunk_tokens)
+    monkeypatch.setattr(room, "NEAR_EVERY", 1)
     probes = tagged(crosscoder)
     activation_NL = crosscoder.encode(probes.x_NMD) * crosscoder.decoder_norm_LM.sum(dim=1)
     maxima_PL = np.stack([a_TL.amax(dim=0).numpy() for a_TL in activation_NL.split(list(probes.lengths))])

@@ -90,11 +90,6 @@ def test_named_categories_without_latents_keep_their_rows_and_their_reasons() ->
         assert row.mass_conclusion == "too few to tell: neither model acquired any of it"
 
 
-@pytest.mark.xfail(
-    strict=True,
-    raises=AssertionError,
-    reason="rows are made of the given names and the specific latents' categories; others' mass is in no row",
-)
 def test_a_category_of_shared_latents_alone_has_a_row_and_shares_sum_to_one() -> None:
     half = SideLatents(["safety", "facts"], np.array([True, False]), np.array([1.0, 1.0]))
     rows = _rows(half, half)

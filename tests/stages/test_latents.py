@@ -37,7 +37,7 @@ COLUMNS = {
     "template_token_share": float, "rate_baseline": float, "rate_candidate": float, "mean_baseline": float,
     "mean_candidate": float,
 }  # fmt: skip
-PERHAPS_EMPTY = {"matched", "contrast_share", "association", "association_p_adjusted"}
+PERHAPS_EMPTY = {"matched", "contrast_share", "association", "association_p_adjusted", "is_clear"}
 
 
 @pytest.fixture(scope="module")

@@ -334,7 +334,6 @@ def test_an_annotator_that_can_not_work_is_refused_before_any_work(refused, tmp_
     assert message.format(tmp=tmp_path) in refused(annotator=spec.format(tmp=tmp_path))
 
 
-@pytest.mark.xfail(strict=True, reason="the arguments of an annotating model are only looked at when it is asked")
 @pytest.mark.parametrize(
     ("spec", "message"),
     [
