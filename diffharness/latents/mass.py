@@ -58,17 +58,17 @@ def mass_shift(
 ) -> tuple[MassShift, ...]:
     """Compare the sides' shares of acquired mass, category by category.
 
-    The p-value is of the difference under random swaps of the two sides, latent by latent, as if a latent's side were
-    drawn by lot; latents are also what is resampled for the interval. In one dictionary a swap exchanges the two masses
-    of a latent; in two the latents are dealt out anew, as many to either side as it has.
+    The p-value is of the difference when the categories are dealt out anew to the latents: what a category of so many
+    latents changes by chance. It keeps its level where one side acquired more, or in fewer latents, which swapping the
+    latents' sides does not. Latents are also what is resampled for the interval.
 
     Args:
         baseline: the baseline's latents.
         candidate: the candidate's; the same latents in the same order, where there is one dictionary.
         names: the categories wanted.
-        rng: for swaps and resamples.
-        one_dictionary: see above.
-        n_draws: swaps, and resamples; no p-value is below 1 / (1 + n_draws).
+        rng: for shuffles and resamples.
+        one_dictionary: whether both sides are of one crosscoder: then a latent's two masses stay together.
+        n_draws: shuffles, and resamples; no p-value is below 1 / (1 + n_draws).
 
     Raises:
         ValueError: one dictionary, but other latents on either side.
@@ -83,12 +83,11 @@ def mass_shift(
     mass_I2, member_IK = mass_I2[kept_I], member_IK[kept_I]
     share_K2 = _shares(mass_I2[None], member_IK)[0]
     change_K = share_K2[:, 1] - share_K2[:, 0]
-    deal = _swaps if one_dictionary else _dealt
-    swapped_RK = _differences(deal(mass_I2, rng, n_draws), member_IK, len(names))
+    shuffled_RK = np.concatenate([np.zeros((0, len(names))), *_shuffles(mass_I2, member_IK, rng, n_draws)])
     drawn_RK = _differences(_resamples(mass_I2, rng, n_draws), member_IK, len(names))
     low_K, high_K = np.quantile(drawn_RK, (0.025, 0.975), axis=0)
     rounding = 1e-12
-    p_K = (1 + (np.abs(swapped_RK) >= np.abs(change_K) - rounding).sum(axis=0)) / (1 + n_draws)
+    p_K = (1 + (np.abs(shuffled_RK) >= np.abs(change_K) - rounding).sum(axis=0)) / (1 + n_draws)
     acquired_2 = mass_I2.sum(axis=0) > 0
     p_K = np.where((share_K2.sum(axis=1) > 0) & acquired_2.all(), p_K, np.nan)
     q_K = benjamini_hochberg(p_K)
@@ -138,18 +137,14 @@ def _blocks(n_items: int, n_draws: int) -> Iterator[int]:
         yield min(size, n_draws - start)
 
 
-def _swaps(mass_I2: NDArray[np.float64], rng: np.random.Generator, n_draws: int) -> Iterator[NDArray[np.float64]]:
-    for size in _blocks(len(mass_I2), n_draws):
-        swap_RI1 = rng.random((size, len(mass_I2), 1)) < 0.5
-        yield np.where(swap_RI1, mass_I2[:, ::-1], mass_I2)
-
-
-def _dealt(mass_I2: NDArray[np.float64], rng: np.random.Generator, n_draws: int) -> Iterator[NDArray[np.float64]]:
-    """Every latent on a side drawn by lot, as many on either as there are."""
-    mass_I, is_candidate_I = mass_I2.sum(axis=1), mass_I2[:, 1] > 0
-    for size in _blocks(len(mass_I2), n_draws):
-        side_RI = rng.permuted(np.broadcast_to(is_candidate_I, (size, len(mass_I))), axis=1)
-        yield np.stack([np.where(side_RI, 0.0, mass_I), np.where(side_RI, mass_I, 0.0)], axis=-1)
+def _shuffles(
+    mass_I2: NDArray[np.float64], member_IK: NDArray[np.float64], rng: np.random.Generator, n_draws: int
+) -> Iterator[Float[np.ndarray, "R K"]]:
+    """Changes of the categories' shares when categories are dealt out anew to the latents."""
+    total_2 = np.maximum(mass_I2.sum(axis=0), np.finfo(float).tiny)
+    change_I = mass_I2[:, 1] / total_2[1] - mass_I2[:, 0] / total_2[0]
+    for size in _blocks(len(change_I), n_draws):
+        yield rng.permuted(np.broadcast_to(change_I, (size, len(change_I))), axis=1) @ member_IK
 
 
 def _resamples(mass_I2: NDArray[np.float64], rng: np.random.Generator, n_draws: int) -> Iterator[NDArray[np.float64]]:

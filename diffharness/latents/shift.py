@@ -92,7 +92,7 @@ class ShiftRow:
     """95 % interval of it: latents resampled."""
     mass_high: float
     mass_p_value: float | None
-    """Sides of latents swapped at random, two-sided; `None` where neither side acquired any of it."""
+    """Categories dealt out anew to the latents, two-sided; `None` where there is nothing to test."""
     mass_q_value: float | None
     mass_conclusion: str
     """A sentence that begins with *up*, *down* or *too few to tell*."""
@@ -114,10 +114,10 @@ def category_shift(
     Args:
         baseline: the baseline's latents against the ancestor.
         candidate: the candidate's.
-        rng: for swaps and resamples.
+        rng: for shuffles and resamples.
         names: the categories that could have been given, so that one without any latent still has its row.
         one_dictionary: whether both sides are of one crosscoder, latent by latent, and not of two.
-        n_draws: swaps, and resamples.
+        n_draws: shuffles, and resamples.
     """
     for side in (baseline, candidate):
         if not len(side.categories) == len(side.is_specific) == len(side.acquired):
