@@ -115,6 +115,15 @@ class TextEncoder:
         self._probe_LD = d_LMD[torch.arange(len(d_LMD), device=d_LMD.device), self.probe_L].contiguous()
         self._d_LX = d_LMD.flatten(1)
         self._norm_L = crosscoder.decoder_norm_LM.detach().sum(dim=-1).cpu()
+        self._code_norm_L = crosscoder.code_norm_L.detach()
+        config = crosscoder.config
+        self._by_threshold = (
+            config.activation == "threshold"
+            and config.relu
+            and not config.decoupled
+            and crosscoder.threshold.numel() == 1
+            and float(crosscoder.threshold) >= 0
+        )
         square_L = self._probe_LD.square().sum(dim=-1).cpu()
         self._inverse_L = torch.where(square_L > 0, 1 / square_L, 0.0)
         self._own_LM = torch.stack([(d_LMD[:, m] * self._probe_LD).sum(dim=-1) for m in pair], dim=1).cpu()
@@ -146,9 +155,10 @@ class TextEncoder:
             if only is not None:
                 z_CMD = z_CMD[:, [only] * z_CMD.shape[1]]
             pre_CL = self.crosscoder.read(z_CMD)
-            pieces.append(self._piece(z_CMD, self.crosscoder.code(pre_CL), first))
+            token_E, latent_E, f_E, scaled_CL = self._active(pre_CL)
+            pieces.append(self._piece(z_CMD, token_E, latent_E, f_E, first))
             if near_BL is not None:
-                _raise_to(near_BL, self.crosscoder.scaled(pre_CL), text_N[first : first + len(x_CMD)])
+                _raise_to(near_BL, scaled_CL, text_N[first : first + len(x_CMD)])
             first += len(x_CMD)
         token_E, latent_E, f_E, error_EM, reconstruction_EM = (
             (torch.cat(parts) for parts in zip(*pieces, strict=True)) if pieces else self._nothing()
@@ -166,11 +176,24 @@ class TextEncoder:
             near_BL=near_BL,
         )
 
-    def _piece(self, z_CMD: Tensor, f_CL: Tensor, first: int) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    def _active(self, pre_CL: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Active entries of a piece with their code, as `Crosscoder.code` chooses them, and the scaled pre-activations.
+
+        Under the usual rule nothing but these is made for all (token, latent) pairs.
+        """
+        if not self._by_threshold:
+            f_CL = self.crosscoder.code(pre_CL)
+            token_E, latent_E = f_CL.nonzero(as_tuple=True)
+            return token_E, latent_E, f_CL[token_E, latent_E], self.crosscoder.scaled(pre_CL)
+        scaled_CL = pre_CL * self._code_norm_L
+        token_E, latent_E = (scaled_CL > self.crosscoder.threshold).nonzero(as_tuple=True)
+        return token_E, latent_E, pre_CL[token_E, latent_E], scaled_CL
+
+    def _piece(
+        self, z_CMD: Tensor, token_E: Tensor, latent_E: Tensor, f_E: Tensor, first: int
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
         """Entries of a piece whose first token is `first`, and their products with the probes."""
-        token_E, latent_E = f_CL.nonzero(as_tuple=True)
-        f_E = f_CL[token_E, latent_E]
-        entries = Entries.of(token_E, latent_E, len(f_CL), f_CL.shape[1])
+        entries = Entries.of(token_E, latent_E, len(z_CMD), self.crosscoder.n_latents)
         decoded_CMD = decode(entries, f_E, self._d_LX).unflatten(1, z_CMD.shape[1:]) + self.crosscoder.b_dec_MD
         found = [
             torch.stack([products(y_CMD[:, m].contiguous(), self._probe_LD, entries) for m in self.pair], dim=1)

@@ -20,7 +20,7 @@ from diffharness.latents.examples import ExampleCollector
 from tests.benchmarks.timing import Spent, ratio_figures, timed
 
 N_LATENTS, D_MODEL, K = 16_384, 512, 32
-N_TOKENS, TEXT_TOKENS = 16_384, 128
+N_TOKENS, TEXT_TOKENS = 32_768, 128
 DIRECT_LATENTS, DIRECT_TOKENS = 16, 4096
 LARGE = 70_000
 
