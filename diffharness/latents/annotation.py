@@ -55,6 +55,8 @@ class Annotation:
     `None` without contrasts."""
     share: float | None = None
     """Of its activation a token on the categories' texts, each category weighing alike: what the name's texts have."""
+    is_judged: bool = True
+    """Whether the annotator was asked about the latent at all."""
     is_clear: bool = False
     """Whether the evidence is more than enough for the name; the other names are weak."""
     detection: Detection | None = None

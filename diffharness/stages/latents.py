@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from diffharness.errors import UsageError
-from diffharness.stages.naming import Dictionary, latent_evidence, name_latents
+from diffharness.stages.naming import Dictionary, is_named_by_model, latent_evidence, name_latents
 from diffharness.stages.reading import MAIN, Progress, load_crosscoder, load_seeds, write_json
 
 if TYPE_CHECKING:
@@ -30,8 +30,6 @@ LABELS = "labels.csv"
 """A table for a person to fill in, who then gives it as `--annotator file,RUN/labels.csv`; never written over."""
 N_NEAR = 8
 """Near misses kept a latent; labels are tried on those that are not shown."""
-DOCUMENT_SHARE = 0.5
-"""Share of the stage's progress that the training texts take, where the evaluation documents are read too."""
 
 
 def describe_latents(run: Run, sides: tuple[str, ...], folder: Path, progress: Progress) -> None:
@@ -101,8 +99,7 @@ def _describe_with_ancestor(run: Run, sides: tuple[str, ...], folder: Path, prog
 
     crosscoder, rng = load_crosscoder(run, sides), np.random.default_rng(run.config.seed)
     encoders = [TextEncoder(crosscoder, (0, place)) for place in range(1, len(sides))]
-    asks = run.config.annotator[0] not in ("probe", "none")
-    collector = ExampleCollector(crosscoder.n_latents, rng, n_near=N_NEAR) if asks else None
+    collector = ExampleCollector(crosscoder.n_latents, rng, n_near=N_NEAR) if is_named_by_model(run) else None
     identities = _identify(run, crosscoder, encoders, sides, collector, rng, progress)
     shower = Shower(run.harvested.texts, (), run.session.model("baseline").hf_tokenizer, _skipped(run))
     dictionary = Dictionary(

@@ -44,6 +44,13 @@ def is_named_by_probes(run: Run) -> bool:
     return run.config.annotator[0] == "probe"
 
 
+def is_named_by_model(run: Run) -> bool:
+    """Whether they are those of a language model."""
+    from diffharness.latents.annotators.spec import parse_annotator
+
+    return run.config.annotator[0] != "none" and parse_annotator(run.config.annotator[0]).kind == "lm"
+
+
 def check_annotators(config: RunConfig) -> None:
     """Find annotators that can not work, before anything long.
 
@@ -170,6 +177,7 @@ def _ask_model(
         "unclear",
         reason=f"not among the {len(chosen)} latents that the annotator was asked about (--annotate)",
         annotator=f"lm: {generator.name}",
+        is_judged=False,
     )
     found = [left] * dictionary.crosscoder.n_latents
     for j, annotation in zip(answers.indices, answers.annotations, strict=True):
@@ -184,8 +192,7 @@ def _ask_model(
 
 
 N_SHOWN_TOP, N_CONTRASTS = 2, 3
-N_SILENT = 5
-"""Texts without the latent that its label is tried on."""
+"""Of the top examples and near misses, those that an annotator is shown; its name is tried on the others."""
 
 
 def latent_evidence(latent: int, collected: CollectedExamples, shown: Shown) -> LatentEvidence:
@@ -212,7 +219,7 @@ def _agreement(first: Sequence[Annotation], second: Sequence[Annotation], seed: 
     from diffharness.report import schema
     from diffharness.statistics.agreement import agreement
 
-    both = [(a, b) for a, b in zip(first, second, strict=True) if not _not_asked(a) and not _not_asked(b)]
+    both = [(a, b) for a, b in zip(first, second, strict=True) if a.is_judged and b.is_judged]
     names = [[pair[i].category for pair in both] for i in (0, 1)]
     found = agreement(names[0], names[1], np.random.default_rng(seed)) if both else None
     reason = "both gave every latent the same name" if both else "no latent was judged by both"
@@ -226,10 +233,6 @@ def _agreement(first: Sequence[Annotation], second: Sequence[Annotation], seed: 
         n=len(both),
         reason=None if found is not None and found.kappa is not None else reason,
     )
-
-
-def _not_asked(annotation: Annotation) -> bool:
-    return annotation.category == "unclear" and annotation.reason.startswith(("not among", "not in the file"))
 
 
 def _shown_name(annotations: Sequence[Annotation]) -> str:

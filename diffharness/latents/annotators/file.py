@@ -47,9 +47,11 @@ def annotate_by_file(path: Path, n_latents: int, taxonomy: Taxonomy) -> tuple[An
             raise UsageError(f"{here}: category {shorten(given, 60)!r} is not in the taxonomy; {remedy}")
         reason = shorten(row.get("note", "")) or ("labelled by a person" if given else "left empty in the file")
         best = None if category == UNCLEAR else category
-        found[latent] = Annotation(category=category, best=best, reason=reason, annotator=annotator)
+        found[latent] = Annotation(
+            category=category, best=best, reason=reason, annotator=annotator, is_judged=bool(given)
+        )
         lines[latent] = line
-    absent = Annotation(category=UNCLEAR, best=None, reason="not in the file", annotator=annotator)
+    absent = Annotation(category=UNCLEAR, best=None, reason="not in the file", annotator=annotator, is_judged=False)
     return tuple(found.get(latent, absent) for latent in range(n_latents))
 
 
