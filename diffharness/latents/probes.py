@@ -89,7 +89,8 @@ def _read(file: Path) -> list[_Found]:
     try:
         lines = file.read_text(encoding="utf-8-sig").split("\n")
     except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"probes {file}: can not be read ({getattr(error, "strerror", None) or error}); give a UTF-8 JSONL file") from error
+        reason = getattr(error, "strerror", None) or error
+        raise UsageError(f"probes {file}: can not be read ({reason}); give a UTF-8 JSONL file") from error
     numbered = [(f"probes {file}, line {number}", line) for number, line in enumerate(lines, start=1) if line.strip()]
     return [(where, _parse(where, line)) for where, line in numbered]
 

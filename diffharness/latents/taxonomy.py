@@ -107,7 +107,8 @@ def _read(path: Path) -> Taxonomy:
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"{where}: can not be read ({getattr(error, "strerror", None) or error}); give a UTF-8 YAML file") from error
+        reason = getattr(error, "strerror", None) or error
+        raise UsageError(f"{where}: can not be read ({reason}); give a UTF-8 YAML file") from error
     except yaml.YAMLError as error:
         raise UsageError(f"{where}: not YAML ({' '.join(str(error).split())}); {_SHAPE}") from error
     entries = content.get("categories") if isinstance(content, dict) else None
