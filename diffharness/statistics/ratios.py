@@ -99,8 +99,9 @@ class RatioSums:
 
 
 def _unskewed(t_L: NDArray[np.float64], skewness_L: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Hall's cubic, which takes the skewness out of Student's t."""
-    return t_L + skewness_L * t_L**2 / 3 + skewness_L**2 * t_L**3 / 27 + skewness_L / 6
+    """Hall's cubic, which takes the skewness out of Student's t; NaN for an infinite t, whose units do not vary."""
+    with np.errstate(invalid="ignore"):
+        return t_L + skewness_L * t_L**2 / 3 + skewness_L**2 * t_L**3 / 27 + skewness_L / 6
 
 
 def _skewed(t_L: NDArray[np.float64], skewness_L: NDArray[np.float64]) -> NDArray[np.float64]:
