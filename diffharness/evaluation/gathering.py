@@ -6,12 +6,15 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from lm_eval.api.task import Task
+from lm_eval.models.utils import normalize_gen_kwargs
 
 from diffharness.errors import RunError
+from diffharness.evaluation.ledger import Ledger
 from diffharness.evaluation.recording import RecordingModel
 from diffharness.evaluation.scores import DocumentScore, Evaluation, MetricKey, TaskInfo, Value
 
@@ -43,7 +46,8 @@ def gather(
     for name, task in tasks.items():
         samples = results["samples"][name]
         infos.append(task_info(name, task, results, samples))
-        documents.extend(document_score(name, task, sample) for sample in samples)
+        stopped = _stopped(model, ledger, name, samples) if task.OUTPUT_TYPE == "generate_until" else {}
+        documents.extend(document_score(name, task, s, stopped.get(int(s["doc_id"]))) for s in samples)
     return Evaluation(model_args, tuple(infos), tuple(documents), ledger, settings)
 
 
@@ -101,8 +105,31 @@ def _is_sampled(arguments: Any) -> bool:
     return float(arguments.get("temperature") or 0.0) > 0 if asked is None else bool(asked)
 
 
-def document_score(name: str, task: Task, sample: dict[str, Any]) -> DocumentScore:
-    """One logged sample of a task."""
+def _stopped(model: RecordingModel, ledger: Ledger, name: str, samples: list[dict[str, Any]]) -> dict[int, bool]:
+    """Of every document, whether its first answer was ended by an end token or a stop, and not by the limit."""
+    readings = ledger.by_document(name)
+    found = {}
+    for sample in samples:
+        doc_id = int(sample["doc_id"])
+        if doc_id in readings and doc_id not in found:
+            found[doc_id] = _stops(model, readings[doc_id][0].targets, sample["arguments"][0][1])
+    return found
+
+
+def _stops(model: RecordingModel, generated: Sequence[int], arguments: dict[str, Any]) -> bool:
+    asked = normalize_gen_kwargs(arguments, model.max_gen_toks)
+    if "max_length" not in asked and len(generated) < asked.get("max_gen_toks", 0):
+        return True
+    configured = getattr(model.hf_model.generation_config, "eos_token_id", None)
+    ends = {model.eot_token_id, *(configured if isinstance(configured, list) else [configured])}
+    text = model.tok_decode(list(generated))
+    if isinstance(model.think_end_token, str):
+        text = text.rpartition(model.think_end_token)[2]
+    return (bool(generated) and generated[-1] in ends) or any(stop in text for stop in asked.get("until", ()) if stop)
+
+
+def document_score(name: str, task: Task, sample: dict[str, Any], stopped: bool | None = None) -> DocumentScore:
+    """One logged sample of a task; `stopped` says whether the model ended a generated answer by itself."""
     choices, gold = _choices(task, sample["doc"])
     first = sample["filtered_resps"][0]
     if choices:
@@ -124,7 +151,15 @@ def document_score(name: str, task: Task, sample: dict[str, Any]) -> DocumentSco
         values={m: _value(sample[m]) for m in sample["metrics"]},
         gold=gold,
         choices=choices,
+        response=_response(task, sample),
+        stopped=stopped,
     )
+
+
+def _response(task: Task, sample: dict[str, Any]) -> str | None:
+    """What the model wrote, before any filter."""
+    first = sample["resps"][0][0] if task.OUTPUT_TYPE == "generate_until" else None
+    return first if isinstance(first, str) else None
 
 
 def _choices(task: Task, doc: Any) -> tuple[tuple[str, ...], tuple[int, ...]]:

@@ -64,6 +64,13 @@ class DocumentScore:
     gold: tuple[int, ...] = ()
     """Right choices (`multiple_choice`)."""
     choices: tuple[str, ...] = ()
+    response: str | None = None
+    """What the model wrote before any filter (`generate_until`; of repeats the first); `None` where it was not kept."""
+    stopped: bool | None = field(default=None, compare=False)
+    """Whether the model ended its answer by itself, and not the limit of tokens; `None` where that is not known.
+
+    Files of plain lm-eval do not hold it, so documents are equal without.
+    """
 
     def scalar(self, metric: str) -> float | None:
         """The value as one number, or `None` where the metric aggregates more than one."""
