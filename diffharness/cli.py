@@ -10,7 +10,8 @@ import click
 
 from diffharness import __version__, defaults
 from diffharness.cli_crosscoder import crosscoder
-from diffharness.cli_options import make_console, quiet_libraries, run_options
+from diffharness.cli_layers import layers
+from diffharness.cli_options import make_console, quiet_libraries, run_config, run_options
 from diffharness.errors import DiffharnessError, RunError, UsageError
 
 
@@ -58,14 +59,7 @@ def run(config: Path | None, **options: Any) -> None:
 
     A second run with the same options only prints; a changed option reruns what depends on it.
     """
-    from diffharness.config import RunConfig, read_yaml
-
-    given = {name: value for name, value in options.items() if value is not None and value != ()}
-    if "tasks" in given:
-        given["tasks"] = [name.strip() for part in given["tasks"] for name in part.split(",") if name.strip()]
-    values = read_yaml(config) if config is not None else {}
-    source = f"--config {config}" if config is not None and not given else "the options"
-    _run(RunConfig.make({**values, **given}, source))
+    _run(run_config(config, options))
 
 
 @main.command()
@@ -94,6 +88,7 @@ def demo(**options: Any) -> None:
             "include_path": [organism.tasks_path()],
             "corpus": [models.corpus],
             "probes": models.probes,
+            "attribution_documents": defaults.DEMO_ATTRIBUTION_DOCUMENTS,
             **given,
         }
     )
@@ -201,6 +196,7 @@ def lm_eval(arguments: tuple[str, ...]) -> None:
     record_command_line(arguments)
 
 
+main.add_command(layers)
 main.add_command(crosscoder)
 
 if __name__ == "__main__":

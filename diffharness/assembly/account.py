@@ -15,7 +15,8 @@ from diffharness.secrets import without_secrets
 from diffharness.statistics.multiple import benjamini_hochberg
 
 if TYPE_CHECKING:
-    from diffharness.attribution.account import TaskAccount
+    from diffharness.attribution.account import ComponentSum, TaskAccount
+    from diffharness.attribution.path import DocumentAccount
     from diffharness.evaluation.scores import Evaluation, MetricKey
 
 Worth = Callable[[Any], float | None]
@@ -40,21 +41,26 @@ def write_contributions(accounts: Sequence[TaskAccount], categories: Sequence[st
 
     names = present(categories)
     columns: dict[str, list[Any]] = {
-        name: [] for name in ("task", "doc_id", "kind", "origin", "category", "contribution", "contribution_raw")
-    }
+        name: []
+        for name in (
+            "task", "doc_id", "weight", "kind", "origin", "category", "contribution", "contribution_raw", "interaction",
+        )
+    }  # fmt: skip
     for account in accounts:
-        keys, values_NC, raw_NC = contributions(account, categories, names)
+        parts = contributions(account, categories, names)
         n = len(account.doc_ids)
-        for c, key in enumerate(keys):
+        for c, key in enumerate(parts.keys):
             columns["task"] += [account.task] * n
             columns["doc_id"] += list(account.doc_ids)
+            columns["weight"] += account.sample_N.tolist()
             columns["kind"] += [key.kind] * n
             columns["origin"] += [key.origin] * n
             columns["category"] += [key.category] * n
-            columns["contribution"] += values_NC[:, c].tolist()
-            columns["contribution_raw"] += raw_NC[:, c].tolist()
+            columns["contribution"] += parts.values_NC[:, c].tolist()
+            columns["contribution_raw"] += parts.raw_NC[:, c].tolist()
+            columns["interaction"] += parts.interaction_NC[:, c].tolist()
     text, real = pa.string(), pa.float64()
-    types = [text, pa.int64(), text, text, text, real, real]
+    types = [text, pa.int64(), real, text, text, text, real, real, real]
     pq.write_table(pa.table(columns, schema=pa.schema(list(zip(columns, types, strict=True)))), path)
 
 
@@ -69,7 +75,7 @@ def accounts(
     rng: np.random.Generator,
 ) -> dict[str, Any]:
     """All tasks' accounts as JSON: surrogate, components, per-latent sums, documents and completeness."""
-    from diffharness.attribution.account import sum_components
+    from diffharness.attribution.account import READ, WRITTEN, sum_components
 
     names = present(categories)
     sums = {account.task: sum_components(account, categories, names, rng) for account in found}
@@ -79,23 +85,10 @@ def accounts(
         "tasks": {
             account.task: {
                 **_surrogate(account, metrics[account.task], gaps[account.task], worth[account.task], evaluations),
-                "components": [
-                    {
-                        "kind": part.key.kind,
-                        "origin": part.key.origin,
-                        "category": part.key.category,
-                        "contribution": part.contribution,
-                        "contribution_raw": part.contribution_raw,
-                        "low": part.low,
-                        "high": part.high,
-                        "p_value": number(part.p_value),
-                        "q_value": number(next(q_values)),
-                        "n_latents": part.n_latents,
-                    }
-                    for part in sums[account.task]
-                ],
-                "latents": account.latents_L.tolist(),
-                "completeness": max((abs(a.scale * a.residual) for a in account.accounts), default=0.0),
+                "interaction": sum(p.interaction for p in sums[account.task] if p.key.origin == WRITTEN),
+                "components": [_component(account, part, next(q_values)) for part in sums[account.task]],
+                "latents": {origin: account.latents_L(origin).tolist() for origin in (WRITTEN, READ)},
+                "completeness": max((abs(a.scale) * _residual(a) for a in account.accounts), default=0.0),
                 "n_accounted": len(account.doc_ids),
                 "documents": _documents(
                     account, categories, names, metrics[account.task], worth[account.task], evaluations
@@ -105,6 +98,32 @@ def accounts(
         },
         "completeness": _completeness(found),
     }
+
+
+def _component(account: TaskAccount, part: ComponentSum, q_value: float) -> dict[str, Any]:
+    from diffharness.attribution.account import is_content_free
+
+    second = account.second_prior if part.key.kind == "prior" else None
+    return {
+        "kind": part.key.kind,
+        "origin": part.key.origin,
+        "category": part.key.category,
+        "contribution": part.contribution,
+        "contribution_raw": part.contribution_raw,
+        "interaction": part.interaction,
+        "low": part.low,
+        "high": part.high,
+        "p_value": number(part.p_value),
+        "q_value": number(q_value),
+        "n_latents": part.n_latents,
+        "second_start": second,
+        "is_content_free": None if second is None else is_content_free(part.contribution, second),
+    }
+
+
+def _residual(account: DocumentAccount) -> float:
+    """What the quadrature missed of a document, in units of m; of the worse order."""
+    return max(abs(w.residual) + abs(r.residual) for w, r in zip(account.written, account.read, strict=True))
 
 
 def _surrogate(
@@ -128,8 +147,8 @@ def _surrogate(
     surrogate = schema.Surrogate(
         name=account.forms.name,
         unit=account.forms.unit,
-        baseline=float(account.baseline_N.mean()),
-        candidate=float(account.candidate_N.mean()),
+        baseline=float(account.mean(account.baseline_N)),
+        candidate=float(account.mean(account.candidate_N)),
         gap=account.gap,
         rank_correlation=number(correlation),
         tracks=tracks,
@@ -154,8 +173,8 @@ def _documents(
     from diffharness.evaluation.comparison import document_metric
 
     base, cand = (e.of(account.task, metric.filter) for e in evaluations)
-    keys, values_NC, _ = contributions(account, categories, names)
-    labels = [component_label(key.kind, key.category, key.origin) for key in keys]
+    parts = contributions(account, categories, names)
+    labels = [component_label(key.kind, key.category, key.origin) for key in parts.keys]
     shown = []
     for i in np.argsort(-np.abs(account.candidate_N - account.baseline_N), kind="stable"):
         before, after = base[account.doc_ids[i]], cand[account.doc_ids[i]]
@@ -171,7 +190,7 @@ def _documents(
                 candidate_answer=after.answer[:300],
                 baseline_score=scores[0],
                 candidate_score=scores[1],
-                contributions={label: float(v) for label, v in zip(labels, values_NC[i], strict=True)},
+                contributions={label: float(v) for label, v in zip(labels, parts.values_NC[i], strict=True)},
             ).model_dump(mode="json")
         )
         if len(shown) == N_DOCUMENTS:
@@ -189,7 +208,7 @@ def _completeness(found: Sequence[TaskAccount]) -> dict[str, Any] | None:
         percentile_99=float(np.quantile(values, 0.99)),
         maximum=float(values.max()),
         n=len(values),
-        nodes=max(a.n_nodes for a in documents),
+        nodes=max(b.n_nodes for a in documents for b in (*a.written, *a.read)),
     ).model_dump(mode="json")
 
 

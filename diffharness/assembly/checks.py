@@ -21,8 +21,8 @@ SMALLEST_SHARE = 0.05
 def clear_contributions(
     rows: Sequence[Mapping[str, Any]], tasks: Mapping[str, Mapping[str, Any]], smallest_effect: float
 ) -> dict[str, list[str]]:
-    """By category, the tasks with a real gap to which it clearly contributes."""
-    wanted: dict[str, list[str]] = {}
+    """By category, the tasks with a real gap to which it clearly contributes, by what it writes or is read as."""
+    wanted: dict[str, dict[str, None]] = {}
     moved = moved_tasks(rows, smallest_effect)
     for name, task in tasks.items():
         gap = task["surrogate"]["gap"]
@@ -34,8 +34,8 @@ def clear_contributions(
                 and clear
                 and abs(part["contribution"]) >= SMALLEST_SHARE * abs(gap)
             ):
-                wanted.setdefault(part["category"], []).append(name)
-    return wanted
+                wanted.setdefault(part["category"], {})[name] = None
+    return {category: list(names) for category, names in wanted.items()}
 
 
 def no_check_reason(part: Mapping[str, Any], gap: float, *, moved: bool) -> str:
@@ -83,20 +83,20 @@ def controls(
         rng: deals the labels.
     """
     from diffharness.assembly.account import present
-    from diffharness.attribution.controls import Written, leader, share_of, shuffled_labels
+    from diffharness.attribution.controls import Carried, leader, share_of, shuffled_labels
 
     found = []
     names = present([*categories, *blind_categories])
     by_task = {blind.task: blind for blind in blind_accounts}
     for name in moved:
         task, blind = tasks[name], by_task.get(name)
-        real = Written(task["surrogate"]["gap"], np.array(task["latents"]))
+        real = Carried(task["surrogate"]["gap"], np.sum(list(task["latents"].values()), axis=0))
         first = leader(real, categories, names)
         share, leads = shuffled_labels(real, categories, names, first.category, rng)
         found.append(_control("shuffled labels", name, first.category, first.share, share, leads))
         if blind is None:
             continue
-        other = Written(blind.gap, blind.latents_L)
+        other = Carried(blind.gap, blind.latents_L("written") + blind.latents_L("read"))
         share = share_of(other, blind_categories, first.category)
         leads = float(leader(other, blind_categories, names).category == first.category)
         found.append(_control("random encoder", name, first.category, first.share, share, leads))

@@ -221,7 +221,7 @@ def token_texts(ids: Sequence[int], tokenizer: Any) -> tuple[str, ...]:
 
 
 _NESTED = {
-    "evidence", "contributions", "examples", "use", "association", "neighbours", "lens", "density_by_task",
+    "evidence", "contributions", "read", "examples", "use", "association", "neighbours", "lens", "density_by_task",
     "nu_reconstruction_interval", "nu_error_interval",
 }  # fmt: skip
 MAIN = ("baseline", "candidate")

@@ -1,24 +1,30 @@
 """The account of a task: its documents' accounts summed to components, with intervals over documents.
 
-Every sum is over all documents of the task, so contributions add up to the surrogate's gap; what the quadrature
-missed is reported as such. Legend: N documents, C components, K categories, L latents.
+Every mean is over the same documents with the same weights, so contributions add up to the surrogate's gap; what the
+quadrature missed is reported as such. The account is the mean of both orders (`path.ORDERS`); half their difference is
+the interaction, already shared out.
+
+Legend: N documents, C components, K categories, L latents, O = 2 orders.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from jaxtyping import Float
+from scipy import sparse
 
 from diffharness.attribution.forms import TaskForms
-from diffharness.attribution.path import DocumentAccount
+from diffharness.attribution.path import Bracket, DocumentAccount
 from diffharness.statistics.bootstrap import bootstrap_means, percentile_interval, sign_flip_p
 from diffharness.statistics.ranks import spearman
 
-ORDER = "written under the candidate's upper stack, read at the baseline's state"
-"""The one order that is computed, for the report."""
 MINIMUM_RANK_CORRELATION = 0.5
+CONTENT_FREE = 0.25
+"""A prior is a content-free shift where a second start agrees in sign and within this share of it."""
+WRITTEN, READ = "written", "read"
 
 
 @dataclass(frozen=True)
@@ -30,6 +36,14 @@ class ComponentKey:
     category: str | None
 
 
+OTHERS = (
+    ComponentKey("bias", WRITTEN, None),
+    ComponentKey("error", WRITTEN, None),
+    ComponentKey("error", READ, None),
+    ComponentKey("prior", None, None),
+)
+
+
 @dataclass(frozen=True)
 class ComponentSum:
     """One component of a task's gap, with what the documents say about its uncertainty."""
@@ -39,6 +53,8 @@ class ComponentSum:
     """Mean over documents, in the surrogate's unit."""
     contribution_raw: float
     """Mean over documents, in units of m."""
+    interaction: float
+    """Half of what the two orders differ by."""
     low: float
     high: float
     p_value: float
@@ -47,62 +63,93 @@ class ComponentSum:
 
 @dataclass(frozen=True)
 class TaskAccount:
-    """One task's gap, split."""
+    """One task's gap, split; values a document are in units of m, `scale_N` turns them into the surrogate's unit."""
 
     task: str
     forms: TaskForms
     accounts: tuple[DocumentAccount, ...]
     doc_ids: tuple[int, ...]
-    """All documents in order, those of constant score included."""
+    """Accounted documents in order, those of constant score included."""
     baseline_N: np.ndarray
     """M_b a document."""
     candidate_N: np.ndarray
-    written_NL: np.ndarray
-    """What each latent writes, in the surrogate's unit."""
-    written_raw_NL: np.ndarray
-    other_N3: np.ndarray
-    """Bias, error and upper, in the surrogate's unit."""
-    other_raw_N3: np.ndarray
+    scale_N: np.ndarray
+    latents: Mapping[str, tuple[sparse.csr_array, sparse.csr_array]]
+    """By origin and order: what each latent contributes (N, L)."""
+    others_ONC: Float[np.ndarray, "O N 4"]
+    """`OTHERS`, by order."""
+    second_prior_ON: Float[np.ndarray, "O N"]
+    sample_N: np.ndarray
+    """How many of the task's documents each stands for."""
     weight_N: np.ndarray
+    """The same times what it weighs in the task's score (its bytes, where the score is a ratio)."""
+
+    def mean(self, values: np.ndarray | sparse.csr_array) -> np.ndarray:
+        """The task's value of numbers a document (N) or (N, C)."""
+        return (self.sample_N @ values) / self.weight_N.sum()
 
     @property
     def gap(self) -> float:
         """The surrogate's gap."""
-        return float((self.candidate_N - self.baseline_N).mean())
+        return float(self.mean(self.candidate_N - self.baseline_N))
+
+    def latents_L(self, origin: str) -> Float[np.ndarray, " L"]:
+        """What each latent contributes to the task's gap by one origin."""
+        sums = [(self.sample_N * self.scale_N) @ part for part in self.latents[origin]]
+        return np.asarray(sums).mean(axis=0) / self.weight_N.sum()
 
     @property
-    def latents_L(self) -> np.ndarray:
-        """What each latent contributes to the task's gap."""
-        return self.written_NL.mean(axis=0)
+    def second_prior(self) -> float:
+        """The prior at the second start, the states without their latents."""
+        return float(self.mean(self.scale_N * self.second_prior_ON.mean(axis=0)))
 
 
-OTHERS = (
-    ComponentKey("bias", "written", None),
-    ComponentKey("error", "written", None),
-    ComponentKey("upper", None, None),
-)
+def is_content_free(prior: float, second: float) -> bool:
+    """Whether what the stacks differ by at the start of the line is the same at a second start."""
+    return prior * second > 0 and abs(second - prior) <= CONTENT_FREE * abs(prior)
 
 
-def collect(task: str, forms: TaskForms, accounts: Sequence[DocumentAccount], n_latents: int) -> TaskAccount:
-    """Lay a task's document accounts out as arrays, with zeros for documents whose score can not differ."""
+def collect(
+    task: str,
+    forms: TaskForms,
+    accounts: Sequence[DocumentAccount],
+    n_latents: int,
+    sample: Mapping[int, float] | None = None,
+) -> TaskAccount:
+    """Lay a task's document accounts out as arrays, with zeros for documents whose score can not differ.
+
+    Args:
+        task: its name.
+        forms: its documents.
+        accounts: those that were accounted for.
+        n_latents: of the crosscoder.
+        sample: how many documents each of these stands for; by default 1.
+    """
     by_id = {a.doc_id: a for a in accounts}
     doc_ids = tuple(sorted([*by_id, *forms.constant]))
     surrogates = {f.doc_id: f.surrogate for f in forms.forms}
-    n = len(doc_ids)
-    baseline_N, candidate_N = np.zeros(n), np.zeros(n)
-    written_NL, written_raw_NL = np.zeros((n, n_latents)), np.zeros((n, n_latents))
-    other_N3, other_raw_N3 = np.zeros((n, 3)), np.zeros((n, 3))
+    n, empty = len(doc_ids), sparse.csr_array((1, n_latents))
+    baseline_N, candidate_N, scale_N = np.zeros(n), np.zeros(n), np.zeros(n)
+    others_ONC, second_prior_ON = np.zeros((2, n, len(OTHERS))), np.zeros((2, n))
+    rows: dict[str, tuple[list[sparse.csr_array], list[sparse.csr_array]]] = {WRITTEN: ([], []), READ: ([], [])}
     for i, doc_id in enumerate(doc_ids):
-        if doc_id in forms.constant:
+        account = by_id.get(doc_id)
+        if account is None:
             baseline_N[i] = candidate_N[i] = forms.constant[doc_id]
-            continue
-        account = by_id[doc_id]
-        baseline_N[i] = surrogates[doc_id].metric(account.m_baseline)
-        candidate_N[i] = surrogates[doc_id].metric(account.m_candidate)
-        written_raw_NL[i] = account.written_L
-        other_raw_N3[i] = account.bias, account.error, account.upper
-        written_NL[i] = account.scale * written_raw_NL[i]
-        other_N3[i] = account.scale * other_raw_N3[i]
+        else:
+            baseline_N[i] = surrogates[doc_id].metric(account.m_baseline)
+            candidate_N[i] = surrogates[doc_id].metric(account.m_candidate)
+            scale_N[i] = account.scale
+            second_prior_ON[:, i] = account.second_prior
+        for order in (0, 1):
+            if account is not None:
+                written, read = account.written[order], account.read[order]
+                others_ONC[order, i] = written.bias, written.error, read.error, account.prior[order]
+            for origin, orders in rows.items():
+                bracket: Bracket | None = None if account is None else getattr(account, origin)[order]
+                orders[order].append(empty if bracket is None else bracket.latents)
+    sample_N = np.array([1.0 if sample is None else sample.get(d, 1.0) for d in doc_ids])
+    mean_weight = float(np.mean(list(forms.weights.values())))
     return TaskAccount(
         task=task,
         forms=forms,
@@ -110,11 +157,15 @@ def collect(task: str, forms: TaskForms, accounts: Sequence[DocumentAccount], n_
         doc_ids=doc_ids,
         baseline_N=baseline_N,
         candidate_N=candidate_N,
-        written_NL=written_NL,
-        written_raw_NL=written_raw_NL,
-        other_N3=other_N3,
-        other_raw_N3=other_raw_N3,
-        weight_N=np.array([forms.weights[d] for d in doc_ids]),
+        scale_N=scale_N,
+        latents={
+            origin: (sparse.vstack(orders[0], format="csr"), sparse.vstack(orders[1], format="csr"))
+            for origin, orders in rows.items()
+        },
+        others_ONC=others_ONC,
+        second_prior_ON=second_prior_ON,
+        sample_N=sample_N,
+        weight_N=sample_N * np.array([forms.weights[d] for d in doc_ids]) / mean_weight,
     )
 
 
@@ -123,15 +174,31 @@ def category_matrix(categories: Sequence[str], names: Sequence[str]) -> np.ndarr
     return np.array([[float(own == name) for name in names] for own in categories]).reshape(len(categories), -1)
 
 
-def contributions(
-    account: TaskAccount, categories: Sequence[str], names: Sequence[str]
-) -> tuple[list[ComponentKey], np.ndarray, np.ndarray]:
-    """Each document's components: keys (C), values in the surrogate's unit (N, C) and in units of m (N, C)."""
+@dataclass(frozen=True)
+class Contributions:
+    """Each document's components."""
+
+    keys: tuple[ComponentKey, ...]
+    values_NC: Float[np.ndarray, "N C"]
+    """In the surrogate's unit."""
+    raw_NC: Float[np.ndarray, "N C"]
+    """In units of m."""
+    interaction_NC: Float[np.ndarray, "N C"]
+    """Half of (candidate's stack first − baseline's stack first), in the surrogate's unit; the prior and read parts
+    have one too, and over all components it is 0."""
+
+
+def contributions(account: TaskAccount, categories: Sequence[str], names: Sequence[str]) -> Contributions:
+    """Each document's components: latents by category and origin, then `OTHERS`."""
     member_LK = category_matrix(categories, names)
-    keys = [ComponentKey("latents", "written", name) for name in names] + list(OTHERS)
-    values_NC = np.hstack([account.written_NL @ member_LK, account.other_N3])
-    raw_NC = np.hstack([account.written_raw_NL @ member_LK, account.other_raw_N3])
-    return keys, values_NC, raw_NC
+    keys = [ComponentKey("latents", origin, name) for origin in (WRITTEN, READ) for name in names]
+    orders = [
+        np.hstack([*(account.latents[origin][order] @ member_LK for origin in (WRITTEN, READ)), others_NC])
+        for order, others_NC in enumerate(account.others_ONC)
+    ]
+    raw_NC, scale_N1 = (orders[0] + orders[1]) / 2, account.scale_N[:, None]
+    half_NC = (orders[0] - orders[1]) / 2
+    return Contributions((*keys, *OTHERS), scale_N1 * raw_NC, raw_NC, scale_N1 * half_NC)
 
 
 def sum_components(
@@ -139,27 +206,28 @@ def sum_components(
 ) -> list[ComponentSum]:
     """The task's components with paired bootstrap intervals and sign-flip p-values over documents.
 
-    Where documents weigh differently (bytes), a resample's sum is divided by its share of the weight, as the
-    task's score is a ratio of sums.
+    A resample's sum is divided by its own weight: documents may weigh differently (bytes), and drawn documents stand
+    for others, so that the interval holds the error of the draw too.
     """
-    keys, values_NC, raw_NC = contributions(account, categories, names)
-    weight_N = account.weight_N / account.weight_N.mean()
-    draws_RX = bootstrap_means(np.hstack([values_NC, weight_N[:, None]]), rng)
-    draws_RC = draws_RX[:, :-1] / draws_RX[:, -1:]
-    found = percentile_interval(draws_RC, n=len(values_NC))
-    p_values = np.atleast_1d(sign_flip_p(values_NC, rng, n_flips=1999))
+    parts = contributions(account, categories, names)
+    sampled_NC = account.sample_N[:, None] * parts.values_NC
+    draws_RX = bootstrap_means(np.hstack([sampled_NC, account.weight_N[:, None]]), rng)
+    found = percentile_interval(draws_RX[:, :-1] / draws_RX[:, -1:], n=len(sampled_NC))
+    p_values = np.atleast_1d(sign_flip_p(sampled_NC, rng, n_flips=1999))
     counts = {name: sum(c == name for c in categories) for name in names}
+    sums = [account.mean(values_NC) for values_NC in (parts.values_NC, parts.raw_NC, parts.interaction_NC)]
     return [
         ComponentSum(
             key=key,
-            contribution=float(values_NC[:, c].mean()),
-            contribution_raw=float(raw_NC[:, c].mean()),
+            contribution=float(sums[0][c]),
+            contribution_raw=float(sums[1][c]),
+            interaction=float(sums[2][c]),
             low=float(found.low[c]),
             high=float(found.high[c]),
             p_value=float(p_values[c]),
             n_latents=counts[key.category] if key.category is not None else None,
         )
-        for c, key in enumerate(keys)
+        for c, key in enumerate(parts.keys)
     ]
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from jaxtyping import Float
 from torch import Tensor
 
-from diffharness.attribution.path import DocumentForm, Span
+from diffharness.attribution.batches import DocumentForm, Span
 from diffharness.attribution.surrogates import Choice, LogLikelihood, Preference, TargetProbability
 from diffharness.evaluation.ledger import Reading
 from diffharness.evaluation.scores import DocumentScore, Evaluation, MetricKey, Value

@@ -1,11 +1,20 @@
-"""The path integral: what the candidate writes differently at the layer, split over latents, bias and error.
+"""The path integral: a document's gap split over what the candidate writes at the layer and how it reads it above.
 
-Integrated gradients of m under the candidate's upper stack along the straight path from x^b to x^c, by
-Gauss–Legendre quadrature (design, "The main idea"). With x^c − x^b = Σ_j f_j Δd_j + Δb + Δε and ḡ the mean gradient
-on the path, latent j gets Σ_t f_tj ⟨ḡ_t, Δd_j⟩, bias ⟨ḡ_t, Δb⟩, error ⟨ḡ_t, Δε_t⟩. Nothing is a remainder: what the
-quadrature misses of M_c(x^c) − M_c(x^b) is kept apart as the residual.
+With M_b and M_c a document's score under either model's layers above, and x^b and x^c the states at the layer,
 
-Legend: B rows, T positions, M models, D width, L latents, N coded tokens, G documents, R readings.
+    gap = M_c(x^c) − M_b(x^b) = [M_c(x^c) − M_c(x^b)] + [M_c(x^b) − M_b(x^b)]     candidate's stack first
+                              = [M_b(x^c) − M_b(x^b)] + [M_c(x^c) − M_b(x^c)]     baseline's stack first
+                                        written                  read and prior
+
+*Written*: integrated gradients along the straight line from x^b to x^c; latent j gets Σ_t ⟨ḡ_t, f_tj (d_j^c − d_j^b)⟩,
+bias ⟨ḡ, Δb⟩, error ⟨ḡ, Δε⟩ with the whole difference at positions without a code. *Read*: a line from the bias b^m to
+x^m under both stacks, the two mean gradients subtracted; latent j gets Σ_t ⟨ḡ^c_t − ḡ^b_t, f_tj d_j^m⟩, the error ε^m
+its own. *Prior*: what the stacks differ by at that line's start. Positions without a code (the first of a sequence,
+skipped ids) keep the model's own state along it: no latent describes them, they are alike in all documents, and a line
+from 0, where norm layers jump, would take twice the nodes. Nothing is a remainder: what the quadrature misses is kept
+apart as the residual (design, "The main idea"; integrated gradients: Sundararajan et al. 2017).
+
+Legend: B rows, T positions, D width, L latents, G documents, S = 2 stacks, X states.
 """
 
 from __future__ import annotations
@@ -16,133 +25,98 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from jaxtyping import Float
+from scipy import sparse
 from torch import Tensor
 
-from diffharness.activations.capture import LayerReader, UpperStack
-from diffharness.activations.replay import coded_positions, pad
-from diffharness.attribution.surrogates import Surrogate, scale_to_metric
-from diffharness.crosscoder.model import Crosscoder
+from diffharness.activations.capture import UpperStack
+from diffharness.attribution.batches import BATCH_TOKENS, Batch, DocumentForm, batches
+from diffharness.attribution.states import ModelPair, PairStates
+from diffharness.attribution.surrogates import scale_to_metric
 
-TOLERANCE = 0.003
+TOLERANCE = 0.01
 """Residual over max(|written| + |upper|, 0.01 unit) at which a document's quadrature is called complete."""
-NODES = (8, 16, 32, 64)
+WRITTEN_NODES = (8, 16, 32, 64)
 """Quadrature orders, tried until complete. Sums converge before parts do: at 4 nodes parts were still off by 2 %."""
-BATCH_TOKENS = 4096
+READ_NODES = (48, 96, 192)
+"""The read line is long and passes states that no model visits."""
+X_B, X_C, START_B, START_C, SECOND_B, SECOND_C = range(6)
+"""States that both stacks read: each model's own; its bias alone; its own without its latents."""
+ORDERS = ("candidate", "baseline")
+"""Whose stack comes first: what is written is measured under it."""
 
 
 @dataclass(frozen=True)
-class Span:
-    """A sequence and the tokens scored in it (`start` is the first predictor position)."""
+class Bracket:
+    """One bracket of a document's gap under one order, split; in units of m."""
 
-    ids: tuple[int, ...]
-    start: int
-    targets: tuple[int, ...]
+    latents: sparse.csr_array
+    """(1, L), float64."""
+    bias: float
+    error: float
+    residual: float
+    """What the quadrature missed."""
+    n_nodes: int
 
-
-@dataclass(frozen=True)
-class DocumentForm:
-    """A document as a function of activations: its readings, and how its score follows from them."""
-
-    doc_id: int
-    spans: tuple[Span, ...]
-    surrogate: Surrogate
-
-
-@dataclass(frozen=True)
-class ModelPair:
-    """Both models at one layer, and the crosscoder over them (sides: baseline, candidate)."""
-
-    readers: tuple[LayerReader, LayerReader]
-    uppers: tuple[UpperStack, UpperStack]
-    crosscoder: Crosscoder
+    @property
+    def latents_sum(self) -> float:
+        """What all latents together get."""
+        return float(self.latents.sum())
 
 
 @dataclass(frozen=True)
 class DocumentAccount:
-    """One document's account, in units of m; `scale` turns it into the metric's unit."""
+    """One document's account under both orders, in units of m; `scale` turns it into the metric's unit."""
 
     doc_id: int
-    m_baseline: float
-    """M_b(x^b): the baseline as it is."""
-    m_spliced: float
-    """M_c(x^b): the candidate's upper stack on the baseline's state."""
-    m_candidate: float
-    """M_c(x^c): the candidate as it is."""
-    written_L: np.ndarray
-    """What each latent writes, float64."""
-    bias: float
-    error: float
+    m_SX: Float[np.ndarray, "S X"]
+    """m under the baseline's and the candidate's stack (rows), of the states X_B … SECOND_C (columns)."""
+    written: tuple[Bracket, Bracket]
+    """By order."""
+    read: tuple[Bracket, Bracket]
+    """By order; without a bias."""
     scale: float
-    n_nodes: int
 
     @property
-    def upper(self) -> float:
-        """How differently the candidate reads the same state."""
-        return self.m_spliced - self.m_baseline
+    def m_baseline(self) -> float:
+        """M_b(x^b): the baseline as it is."""
+        return float(self.m_SX[0, X_B])
 
     @property
-    def written(self) -> float:
-        """Sum over latents, bias and error."""
-        return float(self.written_L.sum()) + self.bias + self.error
+    def m_candidate(self) -> float:
+        """M_c(x^c): the candidate as it is."""
+        return float(self.m_SX[1, X_C])
 
     @property
-    def residual(self) -> float:
-        """What the quadrature missed of the first bracket."""
-        return (self.m_candidate - self.m_spliced) - self.written
+    def prior(self) -> tuple[float, float]:
+        """By order: the stacks' difference at the start of the read line."""
+        return self._difference(START_B), self._difference(START_C)
+
+    @property
+    def second_prior(self) -> tuple[float, float]:
+        """By order: the stacks' difference at the second start, the state without its latents."""
+        return self._difference(SECOND_B), self._difference(SECOND_C)
+
+    @property
+    def upper(self) -> tuple[float, float]:
+        """By order: how differently the two stacks read one state (read and prior together)."""
+        return self._difference(X_B), self._difference(X_C)
 
     @property
     def incompleteness(self) -> float:
-        """|residual| over max(|written| + |upper|, 0.01 unit), in the metric's unit."""
-        size = abs(self.scale) * (abs(self.written) + abs(self.upper))
-        return abs(self.scale * self.residual) / max(size, 0.01)
-
-
-class _Batch:
-    """Documents laid out as rows: every distinct sequence of a document is one row."""
-
-    def __init__(self, documents: Sequence[DocumentForm], device: torch.device) -> None:
-        self.documents = documents
-        sequences: list[tuple[int, ...]] = []
-        self.document_of_row: list[int] = []
-        flat: list[tuple[int, int, int, int]] = []
-        self.reading_ranges: list[tuple[int, int]] = []
-        n_readings = 0
-        for g, document in enumerate(documents):
-            row_of: dict[tuple[int, ...], int] = {}
-            first = n_readings
-            for span in document.spans:
-                if span.ids not in row_of:
-                    row_of[span.ids] = len(sequences)
-                    sequences.append(span.ids)
-                    self.document_of_row.append(g)
-                row = row_of[span.ids]
-                flat.extend((row, span.start + i, token, n_readings) for i, token in enumerate(span.targets))
-                n_readings += 1
-            self.reading_ranges.append((first, n_readings))
-        self.n_readings = n_readings
-        self.lengths = [len(s) for s in sequences]
-        self.ids_BT = pad(sequences, device)
-        rows, positions, tokens, readings = (torch.tensor(c, device=device) for c in zip(*flat, strict=True))
-        self.rows, self.positions, self.tokens, self.readings = rows, positions, tokens, readings
-
-    def token_log_p(self, logits_BTV: Tensor) -> Tensor:
-        """Log-probability of every scored token."""
-        log_p = torch.log_softmax(logits_BTV[self.rows, self.positions].float(), dim=-1)
-        return log_p.gather(-1, self.tokens[:, None])[:, 0]
-
-    def log_likelihoods(self, token_log_p: Tensor) -> Float[Tensor, " R"]:
-        """Sum over each reading's tokens, in float64."""
-        zeros = torch.zeros(self.n_readings, dtype=torch.float64, device=token_log_p.device)
-        return zeros.index_add(0, self.readings, token_log_p.double())
-
-    def path(self, log_likelihood_R: Tensor) -> Float[Tensor, " G"]:
-        """m of every document."""
-        return torch.stack(
-            [
-                document.surrogate.path(log_likelihood_R[a:b])
-                for document, (a, b) in zip(self.documents, self.reading_ranges, strict=True)
-            ]
+        """|residual| over max(|written| + |upper|, 0.01 unit), of the worse order."""
+        gap = self.m_candidate - self.m_baseline
+        return max(
+            abs(self.scale) * (abs(written.residual) + abs(read.residual)) / _size(self.scale, gap, upper)
+            for written, read, upper in zip(self.written, self.read, self.upper, strict=True)
         )
+
+    def _difference(self, state: int) -> float:
+        return float(self.m_SX[1, state] - self.m_SX[0, state])
+
+
+def _size(scale: float, gap: float, upper: float) -> float:
+    """max(|written| + |upper|, 0.01 unit), in the metric's unit."""
+    return max(abs(scale) * (abs(gap - upper) + abs(upper)), 0.01)
 
 
 def account_for(
@@ -150,7 +124,8 @@ def account_for(
     documents: Sequence[DocumentForm],
     *,
     batch_tokens: int = BATCH_TOKENS,
-    nodes: Sequence[int] = NODES,
+    written_nodes: Sequence[int] = WRITTEN_NODES,
+    read_nodes: Sequence[int] = READ_NODES,
     progress: Callable[[int, int], None] | None = None,
 ) -> list[DocumentAccount]:
     """Each document's account, in the order given.
@@ -159,120 +134,139 @@ def account_for(
         pair: the models and their crosscoder.
         documents: what to account for.
         batch_tokens: padded tokens a batch; bounds the memory.
-        nodes: quadrature orders, rising; a document is done again at the next while it is incomplete.
+        written_nodes: quadrature orders, rising; a document is done again at the next while it is incomplete.
+        read_nodes: the same for the read line.
         progress: called with (documents done, all documents).
     """
     accounts: dict[int, DocumentAccount] = {}
-    pending = list(range(len(documents)))
-    for n_nodes in nodes:
-        for batch in _batches(documents, pending, batch_tokens):
-            for i, account in zip(batch, _integrate(pair, [documents[i] for i in batch], n_nodes), strict=True):
-                accounts[i] = account
-            if progress is not None and n_nodes == nodes[0]:
-                progress(len(accounts), len(documents))
-        pending = [i for i in pending if accounts[i].incompleteness > TOLERANCE]
-        if not pending:
-            break
+    for chosen in batches(documents, batch_tokens):
+        found = _account(pair, [documents[i] for i in chosen], written_nodes, read_nodes)
+        accounts.update(zip(chosen, found, strict=True))
+        if progress is not None:
+            progress(len(accounts), len(documents))
     return [accounts[i] for i in range(len(documents))]
 
 
-def _batches(documents: Sequence[DocumentForm], wanted: Sequence[int], batch_tokens: int) -> list[list[int]]:
-    """Documents grouped by longest sequence so that rows × longest stays within the budget."""
-    longest = {i: max(len(s.ids) for s in documents[i].spans) for i in wanted}
-    n_rows = {i: len({s.ids for s in documents[i].spans}) for i in wanted}
-    batches: list[list[int]] = []
-    rows = width = 0
-    for i in sorted(wanted, key=lambda i: -longest[i]):
-        if batches and (rows + n_rows[i]) * width <= batch_tokens:
-            batches[-1].append(i)
-            rows += n_rows[i]
-        else:
-            batches.append([i])
-            rows, width = n_rows[i], longest[i]
-    return batches
-
-
-def _integrate(pair: ModelPair, documents: Sequence[DocumentForm], n_nodes: int) -> list[DocumentAccount]:
-    device = next(pair.readers[0].model.parameters()).device
-    batch = _Batch(documents, device)
-    x_b, x_c = (reader.read(batch.ids_BT) for reader in pair.readers)
-    ends = [
-        _end(batch, pair.uppers[0], x_b),
-        _end(batch, pair.uppers[1], x_b),
-        _end(batch, pair.uppers[1], x_c),
-    ]
-    gradient_BTD = _mean_gradient(batch, pair.uppers[1], x_b, x_c, n_nodes)
-    written_GL, bias_G, error_G = _project(pair.crosscoder, batch, x_b, x_c, gradient_BTD)
-    accounts = []
-    for g, document in enumerate(documents):
-        m_b, m_s, m_c = (float(m_G[g]) for m_G in ends)
-        accounts.append(
-            DocumentAccount(
-                doc_id=document.doc_id,
-                m_baseline=m_b,
-                m_spliced=m_s,
-                m_candidate=m_c,
-                written_L=written_GL[g],
-                bias=float(bias_G[g]),
-                error=float(error_G[g]),
-                scale=scale_to_metric(document.surrogate, m_b, m_c),
-                n_nodes=n_nodes,
-            )
+def _account(
+    pair: ModelPair, documents: Sequence[DocumentForm], written_nodes: Sequence[int], read_nodes: Sequence[int]
+) -> list[DocumentAccount]:
+    batch = Batch(documents, pair.device)
+    states = PairStates(pair, batch)
+    x = [x_BTD.double() for x_BTD in states.x_BTD]
+    decoded, starts = ([part(m) for m in (0, 1)] for part in (states.decoded, states.start))
+    without_latents = [x[m] - decoded[m] for m in (0, 1)]
+    ends = (*x, *starts, *without_latents)
+    m_SXG = np.stack([[_score(batch, upper, state) for state in ends] for upper in pair.uppers])
+    scale_G = np.array(
+        [
+            scale_to_metric(document.surrogate, float(m_SXG[0, X_B, g]), float(m_SXG[1, X_C, g]))
+            for g, document in enumerate(documents)
+        ]
+    )
+    tolerated_G = np.array(
+        [
+            TOLERANCE * min(_size(scale_G[g], m_XG[1, X_C] - m_XG[0, X_B], m_XG[1, s] - m_XG[0, s]) for s in (X_B, X_C))
+            for g, m_XG in enumerate(np.moveaxis(m_SXG, 2, 0))
+        ]
+    )  # fmt: skip
+    tolerated_G /= 2 * np.maximum(np.abs(scale_G), 1e-300)  # in units of m, for each of two brackets
+    brackets = []
+    delta_bias = states.bias(1) - states.bias(0)
+    written = _Split(states, lambda g: (-g, g), delta_bias, without_latents[1] - without_latents[0] - delta_bias)
+    for stack in (1, 0):
+        line = _Line(states, (x[0], x[1]), (pair.uppers[stack],))
+        wanted_G = m_SXG[stack, X_C] - m_SXG[stack, X_B]
+        brackets.append(line.brackets(written, wanted_G, tolerated_G, written_nodes))
+    upper_XG = m_SXG[1] - m_SXG[0]
+    for m in (0, 1):
+        read = _Split(states, lambda g, m=m: (None, g) if m else (g, None), None, without_latents[m] - starts[m])
+        line = _Line(states, (starts[m], x[m]), (pair.uppers[1], pair.uppers[0]))
+        wanted_G = upper_XG[X_B + m] - upper_XG[START_B + m]
+        brackets.append(line.brackets(read, wanted_G, tolerated_G, read_nodes))
+    return [
+        DocumentAccount(
+            doc_id=document.doc_id,
+            m_SX=m_SXG[:, :, g],
+            written=(brackets[0][g], brackets[1][g]),
+            read=(brackets[2][g], brackets[3][g]),
+            scale=float(scale_G[g]),
         )
-    return accounts
+        for g, document in enumerate(documents)
+    ]
 
 
-def _end(batch: _Batch, upper: UpperStack, x_BTD: Tensor) -> np.ndarray:
-    """m of every document (G) under one upper stack on one state, no gradient."""
-    with torch.no_grad():
-        scored = batch.token_log_p(upper.logits(batch.ids_BT, x_BTD))
-        return batch.path(batch.log_likelihoods(scored)).cpu().numpy()
+@torch.no_grad()
+def _score(batch: Batch, upper: UpperStack, state_BTD: Tensor) -> np.ndarray:
+    """m of every document (G) under one stack on one state."""
+    return batch.path(upper.logits(batch.ids_BT, state_BTD)).cpu().numpy()
 
 
-def _mean_gradient(batch: _Batch, upper: UpperStack, x_b: Tensor, x_c: Tensor, n_nodes: int) -> Float[Tensor, "B T D"]:
-    """ḡ: the mean of ∂m/∂x over the path from x_b to x_c, by Gauss–Legendre on [0, 1], in float64."""
-    points, weights = np.polynomial.legendre.leggauss(n_nodes)
-    total = torch.zeros(x_b.shape, dtype=torch.float64, device=x_b.device)
-    for point, weight in zip((points + 1) / 2, weights / 2, strict=True):
-        x = (x_b + float(point) * (x_c - x_b)).detach().requires_grad_(True)
-        with torch.enable_grad():
-            scored = batch.token_log_p(upper.logits(batch.ids_BT, x))
-            m = batch.path(batch.log_likelihoods(scored)).sum()
-            (gradient,) = torch.autograd.grad(m, x)
-        total += float(weight) * gradient.double()
-    return total
+@dataclass(frozen=True)
+class _Split:
+    """How a mean gradient becomes the parts of a bracket."""
+
+    states: PairStates
+    decoders: Callable[[Tensor], tuple[Tensor | None, Tensor | None]]
+    """What each model's decoders meet, from the gradient."""
+    bias_BTD: Tensor | None
+    error_BTD: Tensor
+
+    def parts(self, gradient_BTD: Tensor) -> tuple[sparse.csr_array, np.ndarray, np.ndarray]:
+        """Latents (G, L), bias (G) and error (G)."""
+        sums = self.states.by_document
+        error_G = sums((gradient_BTD * self.error_BTD).sum(-1))
+        bias_G = np.zeros_like(error_G) if self.bias_BTD is None else sums((gradient_BTD * self.bias_BTD).sum(-1))
+        return self.states.latents_by_document(self.decoders(gradient_BTD)), bias_G, error_G
 
 
-def _project(
-    crosscoder: Crosscoder, batch: _Batch, x_b: Tensor, x_c: Tensor, gradient_BTD: Tensor
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Split ⟨ḡ, x^c − x^b⟩ of each document over latents (G, L), bias (G) and error (G), in float64.
+@dataclass(frozen=True)
+class _Line:
+    """A straight line between two states, under one stack or under the difference of two."""
 
-    Positions without a code (the first of a sequence, those of skipped ids) go to the error whole.
-    """
-    n_documents = len(batch.documents)
-    lengths = torch.tensor(batch.lengths, device=x_b.device)
-    read_BT = torch.arange(batch.ids_BT.shape[1], device=x_b.device) < lengths[:, None]
-    coded_BT = coded_positions(batch.ids_BT, batch.lengths, crosscoder.config.skipped_ids)
-    documents_B = torch.tensor(batch.document_of_row, device=x_b.device)
-    delta_BTD = (x_c - x_b).double()
+    states: PairStates
+    ends: tuple[Tensor, Tensor]
+    uppers: tuple[UpperStack, ...]
 
-    first = (gradient_BTD * delta_BTD).sum(-1) * (read_BT & ~coded_BT)
-    error_G = torch.zeros(n_documents, dtype=torch.float64, device=x_b.device)
-    error_G.index_add_(0, documents_B, first.sum(1))
-    bias_G = torch.zeros_like(error_G)
-    written_GL = torch.zeros(n_documents, crosscoder.n_latents, dtype=torch.float64, device=x_b.device)
+    def brackets(
+        self, split: _Split, wanted_G: np.ndarray, tolerated_G: np.ndarray, nodes: Sequence[int]
+    ) -> list[Bracket]:
+        """Every document's bracket, with as many nodes as it takes to be complete."""
+        batch = self.states.batch
+        n_documents = len(batch.documents)
+        found: list[Bracket | None] = [None] * n_documents
+        pending = list(range(n_documents))
+        total = torch.zeros_like(self.ends[0])
+        for n_nodes in nodes:
+            part, rows = batch.select(pending)
+            total[rows] = self._mean_gradient(part, rows, n_nodes)
+            latents_GL, bias_G, error_G = split.parts(total)
+            sum_G = latents_GL.sum(axis=1) + bias_G + error_G
+            residual_G = wanted_G - sum_G
+            for g in pending:
+                found[g] = Bracket(latents_GL[[g]], float(bias_G[g]), float(error_G[g]), float(residual_G[g]), n_nodes)
+            pending = [g for g in pending if abs(residual_G[g]) > tolerated_G[g]]
+            if not pending:
+                break
+        return [bracket for bracket in found if bracket is not None]
 
-    with torch.no_grad():
-        decoder_LMD, bias_MD = crosscoder.raw_decoder().double(), crosscoder.raw_bias().double()
-        delta_d_LD, delta_b_D = decoder_LMD[:, 1] - decoder_LMD[:, 0], bias_MD[1] - bias_MD[0]
-        rows, places = coded_BT.nonzero(as_tuple=True)
-        x_NMD = torch.stack([x_b[rows, places], x_c[rows, places]], dim=1)
-        f_NL = crosscoder.encode(x_NMD.float()).double()
-        gradient_ND, delta_ND = gradient_BTD[rows, places], delta_BTD[rows, places]
-        documents_N = documents_B[rows]
-        written_GL.index_add_(0, documents_N, f_NL * (gradient_ND @ delta_d_LD.T))
-        bias_G.index_add_(0, documents_N, gradient_ND @ delta_b_D)
-        delta_error_ND = delta_ND - f_NL @ delta_d_LD - delta_b_D
-        error_G.index_add_(0, documents_N, (gradient_ND * delta_error_ND).sum(-1))
-    return written_GL.cpu().numpy(), bias_G.cpu().numpy(), error_G.cpu().numpy()
+    def _mean_gradient(self, batch: Batch, rows: Tensor, n_nodes: int) -> Float[Tensor, "b T D"]:
+        """ḡ: the mean of ∂m/∂x over the line, by Gauss–Legendre, in float64.
+
+        Under two stacks: the first's minus the second's.
+        """
+        start_BTD, end_BTD = (state_BTD[rows] for state_BTD in self.ends)
+        points, weights = np.polynomial.legendre.leggauss(n_nodes)
+        total = torch.zeros_like(start_BTD)
+        for point, weight in zip((points + 1) / 2, weights / 2, strict=True):
+            x_BTD = start_BTD + float(point) * (end_BTD - start_BTD)
+            for sign, upper in zip((1, -1), self.uppers, strict=False):
+                total += sign * float(weight) * _gradient(batch, upper, x_BTD)
+        return total
+
+
+def _gradient(batch: Batch, upper: UpperStack, state_BTD: Tensor) -> Float[Tensor, "b T D"]:
+    """∂m/∂x of every document at one state, in float64."""
+    x = state_BTD.detach().requires_grad_(True)
+    with torch.enable_grad():
+        (gradient,) = torch.autograd.grad(batch.path(upper.logits(batch.ids_BT, x)).sum(), x)
+    return gradient

@@ -37,7 +37,7 @@ def add_trust(page: Page, report: Report) -> None:
     for control in report.validation.controls[:12]:
         lines.append(
             f"- control ({control.name}, {escape(brief(control.task, 60))}): "
-            f"{escape(brief(control.category, 40))} has {percent(control.share)} of what latents write, "
+            f"{escape(brief(control.category, 40))} has {percent(control.share)} of what latents carry, "
             f"{percent(control.control_share)} under the control"
         )
     page.add("\n".join(lines) or "Nothing was validated.")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,7 +25,8 @@ from diffharness.stages.scoring import primary
 
 if TYPE_CHECKING:
     from diffharness.attribution.account import TaskAccount
-    from diffharness.attribution.path import ModelPair
+    from diffharness.attribution.forms import TaskForms
+    from diffharness.attribution.states import ModelPair
     from diffharness.crosscoder.model import Crosscoder
     from diffharness.evaluation.scores import Evaluation, TaskInfo
     from diffharness.pipeline import Run
@@ -33,16 +34,24 @@ if TYPE_CHECKING:
 
 def model_pair(run: Run, crosscoder: Crosscoder) -> ModelPair:
     """Both models at the run's layer."""
-    from diffharness.attribution.path import ModelPair
+    from diffharness.attribution.states import ModelPair
 
     readers = (run.session.reader("baseline"), run.session.reader("candidate"))
     return ModelPair(readers, (run.session.upper("baseline"), run.session.upper("candidate")), crosscoder)
 
 
 def task_accounts(
-    run: Run, crosscoder: Crosscoder, progress: Progress, only: set[str] | None = None
+    run: Run, crosscoder: Crosscoder, progress: Progress, only: set[str] | None = None, n_documents: int | None = None
 ) -> tuple[list[TaskAccount], dict[str, str]]:
-    """The account of every task that has one, and the reason for those that have none."""
+    """The account of every task that has one, and the reason for those that have none.
+
+    Args:
+        run: whose tasks.
+        crosscoder: takes the gaps apart.
+        progress: documents done.
+        only: names of the tasks; all by default.
+        n_documents: accounted for a task; as configured by default.
+    """
     from diffharness.attribution.account import collect
     from diffharness.attribution.forms import NoAccountError, task_forms
     from diffharness.attribution.path import account_for
@@ -58,12 +67,28 @@ def task_accounts(
         except NoAccountError as reason:
             reasons[info.name] = str(reason)
     pair = model_pair(run, crosscoder)
-    total, done, accounts = sum(len(f.forms) for f in forms.values()), 0, []
+    samples = _samples(run, forms, n_documents or run.config.attribution_documents)
+    total, done, accounts = sum(map(len, samples.values())), 0, []
     for name, task in forms.items():
-        found = account_for(pair, task.forms, progress=lambda n, _, before=done: progress(before + n, total))
-        done += len(task.forms)
-        accounts.append(collect(name, task, found, crosscoder.n_latents))
+        chosen = [form for form in task.forms if form.doc_id in samples[name]]
+        found = account_for(pair, chosen, progress=lambda n, _, before=done: progress(before + n, total))
+        done += len(chosen)
+        accounts.append(collect(name, task, found, crosscoder.n_latents, samples[name]))
     return accounts, reasons
+
+
+def _samples(run: Run, forms: Mapping[str, TaskForms], n_documents: int) -> dict[str, dict[int, float]]:
+    """The documents that are accounted for: alike shares of those on which the candidate is better, worse and equal."""
+    from diffharness.attribution.sampling import stratified
+    from diffharness.stages.scoring import outcomes
+
+    keys = [(name, form.doc_id) for name, task in forms.items() for form in task.forms]
+    better = dict(zip(keys, np.nan_to_num(np.sign(outcomes(run, keys))).tolist(), strict=True))
+    rng = np.random.default_rng(run.config.seed)
+    return {
+        name: stratified({form.doc_id: better[name, form.doc_id] for form in task.forms}, n_documents, rng)
+        for name, task in forms.items()
+    }
 
 
 def _worth(run: Run, info: TaskInfo) -> Callable[[Any], float | None]:
@@ -175,7 +200,13 @@ def control(run: Run, folder: Path, progress: Progress) -> None:
         x_NMD, heldout_NMD = run.harvested.training(MAIN)
         blind = random_encoder(trained, x_NMD, heldout_NMD=heldout_NMD, seed=run.config.seed).requires_grad_(False)
         names = [a.category for a in annotate(blind, probes_of(run, MAIN, progress), taxonomy_of(run))]
-        accounts, _ = task_accounts(run, blind, progress, only=moved)
+        accounts, _ = task_accounts(
+            run,
+            blind,
+            progress,
+            only=moved,
+            n_documents=min(defaults.CONTROL_DOCUMENTS, run.config.attribution_documents),
+        )
     real = {latent.index: latent for latent in read_latents(run, MAIN)}
     body = controls(
         read_account(run)["tasks"],

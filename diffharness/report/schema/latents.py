@@ -149,7 +149,9 @@ class Latent(Model):
     first_token_share: float | None
     """Share of its activation on the first coded position of a text."""
     contributions: dict[str, float]
-    """By task: its written contribution to the gap, in the surrogate's unit."""
+    """By task: its contribution to the gap, written and read together, in the surrogate's unit."""
+    read: dict[str, float] = {}
+    """The part of it that is read: what the models' upper layers make differently of the same latent."""
     examples: tuple[Example, ...] = ()
     side: str | None = None
     """The model that it is specific to; `None` where it is to none."""

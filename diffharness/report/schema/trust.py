@@ -67,9 +67,9 @@ class Control(Model):
     name: Literal["shuffled labels", "random encoder"]
     task: str
     category: str
-    """The category with the largest written contribution of the gap's sign in the real account."""
+    """The category with the largest contribution (written and read) of the gap's sign in the real account."""
     share: float | None
-    """Its share of all that latents write, in the real account."""
+    """Its share of all that latents carry, in the real account."""
     control_share: float | None
     """The same under the control (mean over shuffles)."""
     is_largest: float | None
