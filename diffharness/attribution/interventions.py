@@ -1,103 +1,162 @@
-"""Exact interventions: the candidate with some latents put back to the baseline's version, while it is being scored.
+"""Exact interventions: a model runs with another state at the layer, while lm-eval scores it with its own metric.
 
-At the layer, h − Σ_{j∈C} f_j (d_j^c − d_j^b) takes the place of h, f being the code of both models' activations on
-the same tokens. It is done by hooks around the candidate itself, so whatever lm-eval does with the model (scoring,
-generation with a cache) goes through it; the baseline reads along, step by step, with a cache of its own.
+Hooks around the model put the state there, so whatever lm-eval does with it (scoring, generation with a cache) goes
+through it; the other model reads along. x^m is a model's state, f its code, d^m its decoder, m the model that is run
+and m' the other one. Positions without a code (the first that is no padding, skipped ids) are left alone, but for
+`swap`, which takes every position from the other model.
 
-Legend: B rows, T positions, M models, D width, L latents, S latents put back.
+Legend: B rows, T positions, N coded positions, M models, D width, L latents, S chosen latents.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Literal
 
 import numpy as np
 import torch
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
-from transformers import Cache, DynamicCache
 
 from diffharness.activations.capture import LayerReader
 from diffharness.activations.layers import decoder_layers
+from diffharness.attribution.read_along import ReadAlong
 from diffharness.crosscoder.model import Crosscoder
+from diffharness.errors import UsageError
+
+Mode = Literal["nothing", "put_back", "put_in", "remove", "reconstruct", "swap", "mean_difference"]
+BASELINE, CANDIDATE = 0, 1
+_CHUNK_CELLS = 8_000_000
+"""Numbers of a temporary table: pre-activations of some tokens."""
+_SIGNS: dict[Mode, tuple[int, int]] = {
+    "put_back": (-1, 1),
+    "put_in": (-1, 1),
+    "remove": (-1, 0),
+    "swap": (0, -1),
+}
+"""What becomes of the chosen latents' Σ f d of the model that is run, and of the other's."""
 
 
-class _ReadAlong:
-    """The baseline's activations for whatever the candidate is reading at the moment."""
+@dataclass(frozen=True)
+class Arm:
+    """What stands at the layer in place of the model's own state."""
 
-    def __init__(self, reader: LayerReader, skipped_ids: Collection[int]) -> None:
-        self.reader = reader
-        self.skipped_ids = sorted(skipped_ids)
-        self.cache: DynamicCache | None = None
-        self.ids_BT: Tensor | None = None
-        self.kwargs: dict[str, Any] = {}
-        self.first_step = True
+    mode: Mode
+    """`nothing`: its own state, all machinery running. `put_back` (candidate) and `put_in` (baseline): the latents in
+    the other model's version, x^m − Σ f d^m + Σ f d^m'. `remove`: without the latents, x^m − Σ f d^m. `reconstruct`:
+    the reconstruction x̂^m. `swap`: the other model's state, without the latents if any: x^m' − Σ f d^m'.
+    `mean_difference`: x^m moved by the difference of the models' mean activations, x^m + mean^m' − mean^m."""
+    latents: tuple[int, ...] = ()
+    """Indices, for the modes that are about latents."""
 
-    def candidate_starts(self, _module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        """Forward pre-hook of the candidate: remember what it was given."""
-        self.ids_BT = args[0] if args else kwargs["input_ids"]
-        past = kwargs.get("past_key_values")
-        self.kwargs = {
-            name: kwargs[name] for name in ("attention_mask", "position_ids") if kwargs.get(name) is not None
-        }
-        self.first_step = not isinstance(past, Cache) or past.get_seq_length() == 0
-        if isinstance(past, Cache):
-            if self.first_step or self.cache is None:
-                self.cache = DynamicCache()
-            self.kwargs |= {"past_key_values": self.cache, "use_cache": True}
-
-    def read(self) -> Tensor:
-        """x^b on the same tokens, (B, T, D)."""
-        assert self.ids_BT is not None
-        return self.reader.read(self.ids_BT, **self.kwargs)
-
-    def coded(self, x_BTD: Tensor) -> Tensor:
-        """Positions that a code is computed for, (B, T, 1): not the first that is no padding, nor skipped ids."""
-        coded = torch.ones(x_BTD.shape[:2], dtype=torch.bool, device=x_BTD.device)
-        if self.first_step:
-            mask = self.kwargs.get("attention_mask")
-            first_B = torch.zeros(len(coded), dtype=torch.long) if mask is None else mask.long().argmax(dim=1)
-            coded[torch.arange(len(coded)), first_B.to(x_BTD.device)] = False
-        if self.skipped_ids and self.ids_BT is not None:
-            ids_BT = self.ids_BT.to(x_BTD.device)
-            coded &= ~torch.isin(ids_BT, torch.tensor(self.skipped_ids, device=x_BTD.device))
-        return coded[..., None]
+    def __post_init__(self) -> None:
+        if self.latents and self.mode not in _SIGNS:
+            raise ValueError(f"an arm of mode {self.mode} is about no latents")
 
 
 @contextmanager
-def put_back(
-    candidate: nn.Module, baseline: LayerReader, crosscoder: Crosscoder, latents: np.ndarray
-) -> Iterator[None]:
-    """Within the context, the candidate runs with these latents in the baseline's version.
+def intervene(readers: Sequence[LayerReader], crosscoder: Crosscoder, target: int, arm: Arm) -> Iterator[None]:
+    """Within the context, one of the two models runs with another state at the layer.
 
     Args:
-        candidate: the model to change; restored on leaving.
-        baseline: reads the baseline at the crosscoder's layer.
+        readers: of the baseline and the candidate, at the layer.
         crosscoder: over (baseline, candidate).
-        latents: indices of the latents; with none, the model's outputs are untouched to the byte.
+        target: which model is run (`BASELINE` or `CANDIDATE`); restored on leaving.
+        arm: what stands at the layer. With nothing changed the model's outputs are its own to the byte.
+
+    Raises:
+        ValueError: `put_back` on the baseline, `put_in` on the candidate, or a latent that the crosscoder lacks.
+        UsageError: `mean_difference` with a crosscoder that does not hold the means.
     """
-    along = _ReadAlong(baseline, crosscoder.config.skipped_ids)
-    chosen = torch.as_tensor(np.asarray(latents, dtype=np.int64), device=crosscoder.W_dec_LMD.device)
-    with torch.no_grad():
-        decoder_SMD = crosscoder.raw_decoder()[chosen]
-        delta_SD = decoder_SMD[:, 1] - decoder_SMD[:, 0]
+    if (arm.mode, target) in (("put_back", BASELINE), ("put_in", CANDIDATE)):
+        raise ValueError(f"{arm.mode} goes with the {('candidate', 'baseline')[target]}")
+    model = readers[target].model
+    along = ReadAlong(readers[1 - target], crosscoder.config.skipped_ids)
+    state = _State(crosscoder, target, arm)
 
     def change(_module: nn.Module, _args: tuple[Any, ...], output: Any) -> Any:
-        x_c = output[0] if isinstance(output, tuple) else output
+        own_BTD = output[0] if isinstance(output, tuple) else output
         with torch.no_grad():
-            x_NMD = torch.stack([along.read().to(x_c.device), x_c], dim=2).flatten(0, 1)
-            f_NS = crosscoder.encode(x_NMD.float())[:, chosen]
-            shift = (f_NS @ delta_SD).unflatten(0, x_c.shape[:2]) * along.coded(x_c)
-            changed = x_c - shift.to(x_c.dtype)
-        return (changed, *output[1:]) if isinstance(output, tuple) else changed
+            changed_BTD = state.changed(own_BTD, along.read, along.coded(own_BTD.device))
+        return (changed_BTD, *output[1:]) if isinstance(output, tuple) else changed_BTD
 
     handles = [
-        candidate.register_forward_pre_hook(along.candidate_starts, with_kwargs=True),
-        decoder_layers(candidate)[1][baseline.layer].register_forward_hook(change),
+        model.register_forward_pre_hook(along.starts, with_kwargs=True),
+        decoder_layers(model)[1][readers[target].layer].register_forward_hook(change),
     ]
     try:
         yield
     finally:
         for handle in handles:
             handle.remove()
+
+
+@contextmanager
+def put_back(
+    candidate: nn.Module, baseline: LayerReader, crosscoder: Crosscoder, latents: np.ndarray
+) -> Iterator[None]:
+    """Within the context, the candidate runs with these latents in the baseline's version; see `intervene`."""
+    arm = Arm("put_back", tuple(int(j) for j in latents))
+    with intervene((baseline, LayerReader(candidate, baseline.layer)), crosscoder, CANDIDATE, arm):
+        yield
+
+
+class _State:
+    """The state of an arm, from both models' own."""
+
+    def __init__(self, crosscoder: Crosscoder, target: int, arm: Arm) -> None:
+        self.crosscoder, self.target, self.arm = crosscoder, target, arm
+        self.device = crosscoder.W_dec_LMD.device
+        if arm.latents and not 0 <= min(arm.latents) <= max(arm.latents) < crosscoder.n_latents:
+            raise ValueError(f"latents {arm.latents} are not all of 0 to {crosscoder.n_latents - 1}")
+        self.chosen_S = torch.tensor(arm.latents, dtype=torch.long, device=self.device)
+        divisor_M1 = crosscoder.scale_M[:, None] + crosscoder.config.scale_epsilon
+        self.decoder_SMD = crosscoder.W_dec_LMD.detach()[self.chosen_S] / divisor_M1
+        if arm.mode == "mean_difference" and not crosscoder.mean_MD.any():
+            raise UsageError("the crosscoder does not hold the models' mean activations; leave mean_difference out")
+
+    def changed(
+        self, own_BTD: Float[Tensor, "B T D"], read: Callable[[], Tensor], coded_BT: Bool[Tensor, "B T"]
+    ) -> Float[Tensor, "B T D"]:
+        """What takes the place of a model's own state, in its dtype and on its device."""
+        mode, target = self.arm.mode, self.target
+        if mode == "mean_difference":
+            move_D = self.crosscoder.mean_MD[1 - target] - self.crosscoder.mean_MD[target]
+            return _at(own_BTD, coded_BT, own_BTD[coded_BT] + move_D.to(own_BTD.device))
+        other_BTD = read().to(own_BTD.device)
+        x_BTD = other_BTD.to(own_BTD.dtype) if mode == "swap" else own_BTD
+        if (mode == "swap" and not self.arm.latents) or not coded_BT.any():
+            return x_BTD
+        exact = torch.promote_types(own_BTD.dtype, torch.float32)
+        pair = (own_BTD, other_BTD) if target == BASELINE else (other_BTD, own_BTD)
+        x_NMD = torch.stack([x[coded_BT].to(self.device, exact) for x in pair], dim=1)
+        if mode == "reconstruct":
+            return _at(own_BTD, coded_BT, self._reconstructed(x_NMD))
+        source = 1 - target if mode == "swap" else target
+        return _at(x_BTD, coded_BT, x_NMD[:, source] + self._shift(x_NMD))
+
+    def _chunks(self, x_NMD: Tensor) -> Iterator[Tensor]:
+        return iter(x_NMD.split(max(1, _CHUNK_CELLS // self.crosscoder.n_latents)))
+
+    def _reconstructed(self, x_NMD: Float[Tensor, "N M D"]) -> Float[Tensor, "N D"]:
+        return torch.cat([self.crosscoder(part)[:, self.target] for part in self._chunks(x_NMD)])
+
+    def _shift(self, x_NMD: Float[Tensor, "N M D"]) -> Float[Tensor, "N D"]:
+        """What is added where the chosen latents change."""
+        own, other = _SIGNS.get(self.arm.mode, (-1, 1))
+        parts = []
+        for part_nMD in self._chunks(x_NMD):
+            f_nML = self.crosscoder.encode(part_nMD)
+            f_nMS = (f_nML[:, None] if f_nML.ndim == 2 else f_nML)[..., self.chosen_S].expand(-1, 2, -1)
+            decoded = [f_nMS[:, m] @ self.decoder_SMD[:, m] for m in (self.target, 1 - self.target)]
+            parts.append(own * decoded[0] + other * decoded[1])
+        return torch.cat(parts)
+
+
+def _at(x_BTD: Tensor, coded_BT: Tensor, values_ND: Tensor) -> Float[Tensor, "B T D"]:
+    """A state with other values at some positions."""
+    changed_BTD = x_BTD.clone()
+    changed_BTD[coded_BT] = values_ND.to(x_BTD)
+    return changed_BTD
