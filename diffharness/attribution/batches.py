@@ -13,7 +13,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from diffharness.activations.replay import pad
-from diffharness.attribution.surrogates import Surrogate
+from diffharness.attribution.surrogates import Surrogate, paths
 
 BATCH_TOKENS = 4096
 """Padded tokens a batch; bounds the memory."""
@@ -52,7 +52,7 @@ class Batch:
         sequences: list[tuple[int, ...]] = []
         document_of_row: list[int] = []
         flat: list[tuple[int, int, int, int]] = []
-        self._readings: list[slice] = []
+        readings: list[slice] = []
         n_readings = 0
         for g, document in enumerate(documents):
             row_of: dict[tuple[int, ...], int] = {}
@@ -65,14 +65,16 @@ class Batch:
                 row = row_of[span.ids]
                 flat.extend((row, span.start + i, token, n_readings) for i, token in enumerate(span.targets))
                 n_readings += 1
-            self._readings.append(slice(first, n_readings))
+            readings.append(slice(first, n_readings))
         self.n_readings = n_readings
         self.lengths = [len(s) for s in sequences]
         ids_BT = pad(sequences, device)
         self.ids_BT: Int[Tensor, "B T"] = torch.nn.functional.pad(ids_BT, (0, max(0, (width or 0) - ids_BT.shape[1])))
         self.document_B: Int[Tensor, " B"] = torch.tensor(document_of_row, device=device)
         columns = (torch.tensor(c, device=device) for c in zip(*flat, strict=True))
-        self._row, self._position, self._token, self._reading = columns
+        row, position, self._token, self._reading = columns
+        self._place = row * self.ids_BT.shape[1] + position
+        self._paths = paths([d.surrogate for d in documents], readings, device)
 
     @property
     def read_BT(self) -> Tensor:
@@ -89,17 +91,15 @@ class Batch:
 
     def log_likelihoods(self, logits_BTV: Float[Tensor, "B T V"]) -> Float[Tensor, " R"]:
         """Of every reading's scored tokens, summed in float64; nats."""
-        log_p = torch.log_softmax(logits_BTV[self._row, self._position].float(), dim=-1)
+        scored_SV = logits_BTV.flatten(0, 1).index_select(0, self._place)
+        log_p = torch.log_softmax(scored_SV.float(), dim=-1)
         token_log_p = log_p.gather(-1, self._token[:, None])[:, 0]
         zeros = torch.zeros(self.n_readings, dtype=torch.float64, device=token_log_p.device)
         return zeros.index_add(0, self._reading, token_log_p.double())
 
     def path(self, logits_BTV: Float[Tensor, "B T V"]) -> Float[Tensor, " G"]:
         """m of every document, differentiable in the logits."""
-        log_likelihood_R = self.log_likelihoods(logits_BTV)
-        return torch.stack(
-            [d.surrogate.path(log_likelihood_R[r]) for d, r in zip(self.documents, self._readings, strict=True)]
-        )
+        return self._paths(self.log_likelihoods(logits_BTV))
 
 
 def batches(documents: Sequence[DocumentForm], batch_tokens: int = BATCH_TOKENS) -> list[list[int]]:

@@ -47,11 +47,16 @@ class RepeatedPreference(Preference):
     Readings: of each pair whose answers differ, the baseline's, then the candidate's.
     """
 
-    n_pairs: int
+    n_repeats: int
+
+    @property
+    def n_pairs(self) -> int:
+        """Pairs of answers, those that are equal included."""
+        return self.n_repeats
 
     def path(self, log_likelihood_R: Float[Tensor, " R"]) -> Float[Tensor, ""]:
         """Mean log-odds; pairs of equal answers count as 0."""
-        return (log_likelihood_R[1::2] - log_likelihood_R[0::2]).sum() / self.n_pairs
+        return (log_likelihood_R[1::2] - log_likelihood_R[0::2]).sum() / self.n_repeats
 
 
 class NoAccountError(Exception):
