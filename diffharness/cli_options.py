@@ -115,8 +115,10 @@ def run_options(with_models: bool) -> Callable[[Callable[..., None]], Callable[.
     ]  # fmt: skip
     common: list[Option] = [
         *naming_options(),
-        click.option("--layer", metavar="N", help="Decoder block, or fraction of depth  "
-                     f"[{defaults.LAYER}, or what the loaded crosscoder reads]"),
+        click.option("--layer", metavar="N|auto", help="Decoder block, or fraction of depth; auto is "
+                     f"{defaults.AUTO_RULE}  [{defaults.LAYER}, or what the loaded crosscoder reads]"),
+        click.option("--depth-documents", metavar="N", type=int, help="Documents a task, at most, that every layer is "
+                     f"looked at with  [{defaults.DEPTH_DOCUMENTS}]"),
         *dictionary_options(),
         click.option("--train-tokens", type=int, help=f"Tokens of the corpora to read  [{defaults.TRAIN_TOKENS}]"),
         click.option("--activation-dtype", metavar="DTYPE", help="float32, bfloat16 or float16: what activations are "
@@ -145,6 +147,18 @@ def make_console(out: bool = False) -> Any:
     from rich.console import Console
 
     return Console(stderr=not out)
+def run_config(config: Path | None, options: dict[str, Any]) -> Any:
+    """The run that `run_options` mean: a file's keys, and over them what was given on the command line."""
+    from diffharness.config import RunConfig, read_yaml
+
+    given = {name: value for name, value in options.items() if value is not None and value != ()}
+    if "tasks" in given:
+        given["tasks"] = [name.strip() for part in given["tasks"] for name in part.split(",") if name.strip()]
+    values = read_yaml(config) if config is not None else {}
+    source = f"--config {config}" if config is not None and not given else "the options"
+    return RunConfig.make({**values, **given}, source)
+
+
 
 
 def quiet_libraries() -> None:

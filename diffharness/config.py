@@ -20,6 +20,9 @@ ASKED = ("num_fewshot", "apply_chat_template", "fewshot_as_multiturn", "system_i
 TRAINED = ("latents", "k", "sparsity", "shared_latents", "dedicated", "groups", "seeds")
 """Options of a crosscoder that is trained; one that is loaded has them settled."""
 
+AUTO = "auto"
+"""What `layer` is where it follows from the gaps (`assembly/depth.py`)."""
+
 
 class RunConfig(BaseModel):
     """One comparison of two models. The fields are the options of `diffharness run`."""
@@ -39,7 +42,10 @@ class RunConfig(BaseModel):
     metric: str | None = None
     """`metric` or `metric,filter` that the account is of, where a task has it; by default a task's first."""
     layer: str | None = None
-    """Index of a decoder block, or a fraction of depth; by default half of it, or what a loaded crosscoder says."""
+    """Index of a decoder block, a fraction of depth, or `auto` (`defaults.AUTO_RULE`); by default half of the depth, or
+    what a loaded crosscoder says."""
+    depth_documents: int = Field(defaults.DEPTH_DOCUMENTS, ge=8)
+    """Documents a task, at most, that every layer is looked at with, drawn in strata by what became of their score."""
     corpus: tuple[str, ...] = ()
     """Texts that the crosscoder is trained on: files, Hugging Face datasets, `tasks`, each with a weight or without
     (`activations/corpora.py`); by default what the tasks made the models read."""
@@ -190,6 +196,19 @@ class RunConfig(BaseModel):
             raise ValueError(f"k {self.k} is above latents {self.latents}; lower k or raise latents")
         if self.groups and self.sparsity not in ("batch_topk", "topk"):
             raise ValueError(f"groups go with batch_topk and topk, not with sparsity {self.sparsity}; leave one out")
+
+    @model_validator(mode="after")
+    def _auto_layer(self) -> Self:
+        """`auto` is chosen once both models are evaluated, and before anything reads activations."""
+        if AUTO not in (self.layer or "").split("+"):
+            return self
+        if self.layer != AUTO:
+            raise ValueError(f"layer {self.layer}: auto chooses one layer; give it alone, or name every layer")
+        if not self.needs_tasks:
+            raise ValueError("layer auto follows from the gaps of a benchmark, and there is none here; name a layer")
+        if self.crosscoder is not None:
+            raise ValueError(f"layer auto chooses anew, but crosscoder {self.crosscoder} has one; leave layer out")
+        return self
 
     @property
     def needs_tasks(self) -> bool:

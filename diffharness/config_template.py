@@ -21,8 +21,10 @@ batch_size: {defaults.BATCH_SIZE}
 # system_instruction: You are a helpful assistant.
 # gen_kwargs: temperature=0,max_gen_toks=64
 
-# Where the models are compared: a decoder block's index, or a fraction of depth.
+# Where the models are compared: a decoder block's index, a fraction of depth, or `auto`: the first layer that carries
+# half of the tasks' real gaps (`diffharness layers` shows them).
 # layer: {defaults.LAYER}
+# depth_documents: {defaults.DEPTH_DOCUMENTS}        # a task, that every layer is looked at with
 
 # What the crosscoder learns from: JSONL (a `text` in every line), .txt or Parquet files, hf:DATASET, or `tasks` (the
 # tasks' own training splits), with weights if wanted; by default what the tasks made the models read.

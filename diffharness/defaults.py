@@ -2,6 +2,14 @@
 
 LAYER = "0.5"
 """A fraction of depth, or an index."""
+AUTO_RULE = (
+    "the first layer that carries half of the tasks' real gaps (their sizes added up; measured by giving the "
+    "baseline's state to the candidate's layers above), or the one that carries most; never the last layer, and the "
+    "middle one where no gap is real"
+)
+"""What `--layer auto` picks."""
+DEPTH_DOCUMENTS = 32
+"""Documents a task that the layers are looked at with."""
 EXPANSION = 4
 """Crosscoder latents a dimension of the residual stream."""
 MINIMUM_K, MAXIMUM_K, WIDTH_PER_K = 8, 100, 32

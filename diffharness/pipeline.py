@@ -21,6 +21,7 @@ from rich.console import Console
 
 from diffharness import __version__, defaults
 from diffharness.artifacts import Workspace, fingerprint, path_fingerprint
+from diffharness.assembly import depth
 from diffharness.command import default_command
 from diffharness.config import RunConfig
 from diffharness.latents.annotators.spec import parse_annotator
@@ -83,7 +84,9 @@ class Run:
         self.workspace = Workspace(config.output)
         sides = {side: getattr(config, side) for side in ("baseline", "candidate", "ancestor")}
         model_args = {side: args for side, args in sides.items() if args is not None}
-        self.session = Session(config, model_args, recorded_layer or defaults.LAYER)
+        depth.refuse_recorded(config, self.recorded)
+        chosen = lambda: depth.layer_choice(self).layer  # noqa: E731
+        self.session = Session(config, model_args, recorded_layer or defaults.LAYER, chosen)
         self.progress = StageProgress(console)
         self.seconds = 0.0
         self._notes: tuple[str, ...] | None = None
@@ -158,6 +161,14 @@ class Run:
         made_from = [*(self.evaluation(s).fingerprint for s in self.sides), self.config.metric, self.config.seed]
         work = lambda folder, _report: stages.compare(self, folder)  # noqa: E731
         return self.stage("compare", "compare the scores in pairs of documents", made_from, work)
+
+    def depth(self) -> Stage:
+        """How much of every gap each layer carries, on some documents a task."""
+        from diffharness import stages
+
+        made_from = [self.comparison().fingerprint, self.config.depth_documents]
+        work = lambda folder, report: stages.depth(self, folder, report)  # noqa: E731
+        return self.stage("depth", "look at every layer for the gaps", made_from, work)
 
     def validity(self) -> Stage:
         """Whether stored activations, read by each model's upper layers, give lm-eval's own answers."""
@@ -290,6 +301,7 @@ class Run:
         return Report.load(folder)
 
     @property
+                self.depth().fingerprint,
     def withheld(self) -> str | None:
         """Why there can be no mechanism section, where the validity gate found so."""
         return self.read_json(self.validity(), "validity.json")["withheld"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from diffharness import defaults
 from diffharness.architecture import Architecture, read_architecture
 from diffharness.artifacts import fingerprint, model_fingerprint, path_fingerprint, split_model_args
-from diffharness.config import ASKED, RunConfig
+from diffharness.config import ASKED, AUTO, RunConfig
 from diffharness.errors import UsageError
 from diffharness.loaded import LoadedCrosscoder, model_name
 from diffharness.stages.reading import MAIN
@@ -30,10 +30,18 @@ class Session:
         config: the run.
         model_args: by side, lm-eval model arguments; ancestor optional.
         usual_layer: what is read where neither the user nor a loaded crosscoder says it.
+        choose_layer: finds what `--layer auto` means; called when the layer is first asked for.
     """
 
-    def __init__(self, config: RunConfig, model_args: Mapping[str, str], usual_layer: str = defaults.LAYER) -> None:
+    def __init__(
+        self,
+        config: RunConfig,
+        model_args: Mapping[str, str],
+        usual_layer: str = defaults.LAYER,
+        choose_layer: Callable[[], int] | None = None,
+    ) -> None:
         self.config = config
+        self._choose_layer = choose_layer
         self._usual_layer = usual_layer
         self.model_args = dict(model_args)
         self._models: dict[str, RecordingModel] = {}
@@ -120,7 +128,9 @@ class Session:
 
     @property
     def layer_fingerprint(self) -> str:
-        """What the layer follows from, without loading anything."""
+        """What the layer follows from, without loading a model; `auto` is as if it was named."""
+        if self.config.layer == AUTO:
+            return str(self.layer)
         if self.config.layer is not None or self.loaded is None:
             return self.config.layer or self._usual_layer
         return fingerprint(self.loaded.fingerprint, self._usual_layer)
@@ -184,6 +194,8 @@ class Session:
         Raises:
             UsageError: a layer that the models do not have, or several for an account.
         """
+        if self.config.layer == AUTO and self._choose_layer is not None:
+            return (self._choose_layer(),)
         from diffharness.activations.layers import resolve_layer
 
         own = self.loaded.config.layer if self.loaded is not None else None
@@ -248,7 +260,11 @@ class Session:
 
     def _check_crosscoder(self, d_model: int) -> None:
         """Find options of the crosscoder that can not work, or a loaded one that does not fit."""
-        if not self.config.needs_tasks:
+        if self.config.layer == AUTO:  # follows from the evaluations
+            if self.n_layers < 2:
+                raise UsageError("--layer auto chooses a layer below the last, and the models have one; leave it out")
+            training_settings(self.config, d_model, len(MAIN))
+        elif not self.config.needs_tasks:
             _ = self.layers
         elif self.loaded is not None:
             self.loaded.check(MAIN, d_model, self.config.layer, self.layer)

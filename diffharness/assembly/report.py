@@ -15,6 +15,7 @@ from pydantic import BaseModel
 
 from diffharness import __version__, defaults
 from diffharness.artifacts import fingerprint
+from diffharness.assembly import depth
 from diffharness.assembly.checks import no_check_reason
 from diffharness.assembly.numbers import number
 from diffharness.assembly.scores import row_verdict
@@ -52,7 +53,7 @@ def report(run: Run) -> schema.Report:
             smallest_effect=run.config.smallest_effect,
             seed=run.config.seed,
             seconds=round(run.seconds, 1),
-            notes=(*_notes(run), *validity["notes"], *mechanism.notes),
+            notes=(*_notes(run), *depth.notes(run), *validity["notes"], *mechanism.notes),
         ),
         models=tuple(schema.ModelInfo.model_validate(m) for m in validity["models"]),
         comparability=schema.Comparability.model_validate(comparison["comparability"]),
@@ -62,6 +63,7 @@ def report(run: Run) -> schema.Report:
         categories_reason=mechanism.categories_reason,
         latents=mechanism.latents,
         annotation=mechanism.annotation,
+        depth=depth.profiles(run) if validity["withheld"] is None else (),
         changed=mechanism.changed,
         corpus=mechanism.corpus,
         validation=schema.Validation(

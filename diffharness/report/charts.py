@@ -12,8 +12,9 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from diffharness.report.numbers import plain, signed
-from diffharness.report.schema import Report, Task
+from diffharness.report.depth import depth_sentence
+from diffharness.report.numbers import percent, plain, signed
+from diffharness.report.schema import HALF, Report, Task, carried_together
 from diffharness.report.text import brief
 from diffharness.report.view import Heat, by_severity, heat, is_real, waterfall
 
@@ -29,6 +30,8 @@ DARK_TEXT, DARK_PAGE = "#e6e8eb", "#0f1216"
 
 MOST_WATERFALLS = 30
 """Tasks drawn; the rest have their tables."""
+DEPTH = "depth"
+"""Name of the figure of the layers."""
 _MOST_HEAT_ROWS, _MOST_HEAT_COLUMNS = 40, 16
 
 
@@ -59,6 +62,9 @@ def figures(report: Report) -> tuple[Figure, ...]:
         title = f"From baseline to candidate: {brief(task.task, 60)}"
         name = _file_stem(task.task, used)
         drawn.append(Figure(name, title, describe_waterfall(task), to_svg(waterfall_chart(task)), task.task))
+    if depth_sentence(report) is not None:
+        title = "What each layer carries of the gaps"
+        drawn.append(Figure(DEPTH, title, describe_depth(report), to_svg(depth_chart(report))))
     return tuple(drawn)
 
 
@@ -159,6 +165,32 @@ def heat_chart(heated: Heat) -> Chart:
     return _configured(alt.layer(squares, numbers, width={"step": 68}, height={"step": 25}))
 
 
+def depth_chart(report: Report) -> Chart:
+    """Share of the gaps that each layer carries: all real gaps together, and a thin line a task."""
+    import altair as alt
+
+    together = carried_together(report.depth)
+    rows = [{"task": "", "layer": layer, "share": share} for layer, share in together.items()]
+    thin = [
+        {"task": str(place), "layer": row.layer, "share": row.share}
+        for place, profile in enumerate(report.depth)
+        for row in profile.layers
+        if row.share is not None
+    ]
+    shares = [HALF, *together.values(), *(row["share"] for row in thin)]
+    last = max(report.run.n_layers - 1, 1)
+    layer_axis = alt.Axis(values=sorted({round(last * part / 8) for part in range(9)}), format="d", grid=False)
+    x = alt.X("layer:Q", title="layer", axis=layer_axis, scale=alt.Scale(domain=[0, last], nice=False))
+    domain = alt.Scale(domain=[min(0.0, *shares), max(1.0, *shares)])
+    y = alt.Y("share:Q", title="share of the gap", axis=alt.Axis(format="%", tickCount=5), scale=domain)
+    half = alt.Chart(alt.Data(values=[{"share": HALF}])).mark_rule(color="currentColor", opacity=0.5, strokeDash=[4, 3])
+    here = alt.Chart(alt.Data(values=[{"layer": report.run.layer}])).mark_rule(color=TAKES, strokeWidth=1.6)
+    tasks = alt.Chart(alt.Data(values=thin)).mark_line(color="currentColor", opacity=0.3, strokeWidth=1)
+    all_ = alt.Chart(alt.Data(values=rows)).mark_line(color=ADDS, strokeWidth=2.4, point=alt.OverlayMarkDef(color=ADDS))
+    lines = (half.encode(y=y), here.encode(x=x), tasks.encode(x, y, detail="task:N"), all_.encode(x, y))
+    return _configured(alt.layer(*lines, width=420, height=180))
+
+
 def _configured(chart: Chart) -> Chart:
     axis: dict[str, Any] = {
         "labelColor": "currentColor",
@@ -198,6 +230,12 @@ def describe_heat(heated: Heat) -> str:
         f"Heat map of {len(heated.tasks)} tasks by {len(heated.categories)} categories: the contribution of "
         "each category's latents to each task's gap, as in the tables."
     )
+
+
+def describe_depth(report: Report) -> str:
+    """The layers' chart as a sentence, with the shares of all real gaps together."""
+    shares = "; ".join(f"layer {layer} {percent(share)}" for layer, share in carried_together(report.depth).items())
+    return f"Line chart: {depth_sentence(report)}. All real gaps together: {shares}."
 
 
 def to_svg(chart: Chart) -> str:

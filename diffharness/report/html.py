@@ -19,8 +19,8 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from diffharness.report import cards, latent_words, numbers, quality, text, view, words
-from diffharness.report.charts import MOST_WATERFALLS, Figure, figures
+from diffharness.report import cards, claims, depth, latent_words, numbers, quality, text, view, words
+from diffharness.report.charts import DEPTH, MOST_WATERFALLS, Figure, figures
 from diffharness.report.glossary import GLOSSARY, anchor
 from diffharness.report.schema import Component, Report, Task
 
@@ -62,7 +62,9 @@ def render_html(report: Report, drawn: Iterable[Figure] | None = None) -> str:
         explained_order=sorted(view.by_severity(view.primary(report)), key=lambda task: not view.is_real(task)),
         whiskers=_whiskers(report.tasks),
         waterfalls={figure.task: figure for figure in pictures if figure.task is not None},
-        heatmap=next((figure for figure in pictures if figure.task is None), None),
+        heatmap=next((figure for figure in pictures if figure.task is None and figure.name != DEPTH), None),
+        depth_figure=next((figure for figure in pictures if figure.task is None and figure.name == DEPTH), None),
+        depth_sentence=_capital(depth.depth_sentence(report)),
         heat=view.heat(report),
         latents=carded,
         carded={latent.index for latent in carded},
@@ -139,6 +141,8 @@ def _environment() -> Environment:
         weight_of=view.weight_of,
         most_documents=MOST_DOCUMENTS,
         full_cards=cards.FULL_CARDS,
+        at_layer=depth.at,
+        read_above=depth.read_above,
         most_neighbours=cards.MOST_NEIGHBOURS,
         most_tasks=cards.MOST_TASKS,
     )

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from diffharness.report.depth import markdown_depth
 from diffharness.report.markdown_latents import add_inside, add_latents
 from diffharness.report.markdown_trust import add_provenance, add_trust
 from diffharness.report.markup import LIMIT_BYTES, Page, code, escape
@@ -92,6 +93,9 @@ def _why(page: Page, report: Report, pictures: list[tuple[str, str, str | None]]
     if left_out:
         page.add(f"… and {left_out} more tasks with a gap, in `report.html`.")
 
+    layers = markdown_depth(report)
+    if layers is not None:
+        page.add(layers, reserved)
 
 def _account(task: Task, picture: str | None) -> str:
     name = escape(brief(task.task, 80))

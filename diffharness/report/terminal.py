@@ -14,6 +14,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
+from diffharness.report.depth import depth_sentence
 from diffharness.report.latent_words import TOO_FEW, annotation_sentence, is_told, shift_word
 from diffharness.report.numbers import count, interval, p_value, percent, plain, signed
 from diffharness.report.quality import splice_sentence, stability_sentence, stale_sentences
@@ -144,6 +145,9 @@ def _why(report: Report, width: int) -> RenderableType:
     if len(real) > _MOST_WHY:
         lines.append(Text(f"… and {len(real) - _MOST_WHY} more tasks with a gap, in the report.", style="dim"))
     return Group(*lines)
+    layers = depth_sentence(report)
+    if layers is not None:
+        lines.append(Text(layers, style="dim"))
 
 
 def _gap_line(task: Task) -> Text:

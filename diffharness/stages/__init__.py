@@ -3,6 +3,7 @@
 Only `pipeline.py` calls these; heavy imports happen inside, so that a finished run is read without them.
 """
 
+from diffharness.stages.depth import depth
 from diffharness.stages.dictionary import load, train
 from diffharness.stages.explanation import account, check, control, report
 from diffharness.stages.latents import describe_latents
@@ -17,6 +18,7 @@ __all__ = [
     "control",
     "describe_latents",
     "evaluate",
+    "depth",
     "harvest",
     "harvested",
     "load",

@@ -12,6 +12,7 @@ from diffharness.report.schema.annotation import Agreement, Annotation, Detectio
 from diffharness.report.schema.base import Histogram, Interval, LatentStatus, Model, Side, TaskVerdict
 from diffharness.report.schema.crosscoder import CrosscoderQuality, DecoderPair, SpliceLoss, Stability
 from diffharness.report.schema.latents import (
+from diffharness.report.schema.depth import HALF, DepthProfile, LayerDepth, carried_together
     Association,
     CategoryShift,
     ChangedUse,
@@ -28,6 +29,7 @@ from diffharness.report.schema.trust import Completeness, Control, CorpusSource,
 __all__ = [
     "SCHEMA_VERSION",
     "Ablation",
+    "HALF",
     "Agreement",
     "Annotation",
     "Association",
@@ -43,6 +45,7 @@ __all__ = [
     "Detection",
     "Document",
     "Evidence",
+    "DepthProfile",
     "Example",
     "Histogram",
     "Interval",
@@ -51,6 +54,7 @@ __all__ = [
     "Lens",
     "Model",
     "ModelInfo",
+    "LayerDepth",
     "Neighbour",
     "Promoted",
     "Provenance",
@@ -73,6 +77,7 @@ SCHEMA_VERSION = "1.3"
 
 
 class RunInfo(Model):
+    "carried_together",
     """What was run."""
 
     name: str
@@ -142,6 +147,8 @@ class Report(Model):
     annotation: Annotation | None = None
     """How the latents got their names."""
     changed: ChangedUse | None = None
+    depth: tuple[DepthProfile, ...] = ()
+    """A task each: how much of its gap every layer carries."""
     """What changed where nothing, or little, is specific."""
     corpus: tuple[CorpusSource, ...] = ()
     validation: Validation
