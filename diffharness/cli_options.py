@@ -142,11 +142,6 @@ def run_options(with_models: bool) -> Callable[[Callable[..., None]], Callable[.
     return together(*([*models, *asked] if with_models else []), *common, *last)
 
 
-def make_console(out: bool = False) -> Any:
-    """The terminal: its standard error, where progress is shown, or what a command prints."""
-    from rich.console import Console
-
-    return Console(stderr=not out)
 def run_config(config: Path | None, options: dict[str, Any]) -> Any:
     """The run that `run_options` mean: a file's keys, and over them what was given on the command line."""
     from diffharness.config import RunConfig, read_yaml
@@ -159,6 +154,11 @@ def run_config(config: Path | None, options: dict[str, Any]) -> Any:
     return RunConfig.make({**values, **given}, source)
 
 
+def make_console(out: bool = False) -> Any:
+    """The terminal: its standard error, where progress is shown, or what a command prints."""
+    from rich.console import Console
+
+    return Console(stderr=not out)
 
 
 def quiet_libraries() -> None:

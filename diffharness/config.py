@@ -182,6 +182,19 @@ class RunConfig(BaseModel):
             )
         return self
 
+    @model_validator(mode="after")
+    def _auto_layer(self) -> Self:
+        """`auto` is chosen once both models are evaluated, and before anything reads activations."""
+        if AUTO not in (self.layer or "").split("+"):
+            return self
+        if self.layer != AUTO:
+            raise ValueError(f"layer {self.layer}: auto chooses one layer; give it alone, or name every layer")
+        if not self.needs_tasks:
+            raise ValueError("layer auto follows from the gaps of a benchmark, and there is none here; name a layer")
+        if self.crosscoder is not None:
+            raise ValueError(f"layer auto chooses anew, but crosscoder {self.crosscoder} has one; leave layer out")
+        return self
+
     def _check_crosscoder(self) -> None:
         """Options of the crosscoder that can not go together."""
         fields = type(self).model_fields
@@ -196,19 +209,6 @@ class RunConfig(BaseModel):
             raise ValueError(f"k {self.k} is above latents {self.latents}; lower k or raise latents")
         if self.groups and self.sparsity not in ("batch_topk", "topk"):
             raise ValueError(f"groups go with batch_topk and topk, not with sparsity {self.sparsity}; leave one out")
-
-    @model_validator(mode="after")
-    def _auto_layer(self) -> Self:
-        """`auto` is chosen once both models are evaluated, and before anything reads activations."""
-        if AUTO not in (self.layer or "").split("+"):
-            return self
-        if self.layer != AUTO:
-            raise ValueError(f"layer {self.layer}: auto chooses one layer; give it alone, or name every layer")
-        if not self.needs_tasks:
-            raise ValueError("layer auto follows from the gaps of a benchmark, and there is none here; name a layer")
-        if self.crosscoder is not None:
-            raise ValueError(f"layer auto chooses anew, but crosscoder {self.crosscoder} has one; leave layer out")
-        return self
 
     @property
     def needs_tasks(self) -> bool:

@@ -290,6 +290,7 @@ class Run:
         made_from: list[Any] = [*(self.evaluation(s).fingerprint for s in self.sides), self.command]
         if self.withheld is None:
             made_from += [
+                self.depth().fingerprint,
                 self.checks().fingerprint,
                 *(self.latents(sides).fingerprint for sides in self.ancestral),
                 self.controls().fingerprint if self.config.controls else None,
@@ -301,7 +302,6 @@ class Run:
         return Report.load(folder)
 
     @property
-                self.depth().fingerprint,
     def withheld(self) -> str | None:
         """Why there can be no mechanism section, where the validity gate found so."""
         return self.read_json(self.validity(), "validity.json")["withheld"]

@@ -59,11 +59,11 @@ def report(run: Run) -> schema.Report:
         comparability=schema.Comparability.model_validate(comparison["comparability"]),
         quality=mechanism.quality,
         tasks=mechanism.tasks,
+        depth=depth.profiles(run) if validity["withheld"] is None else (),
         categories=mechanism.categories,
         categories_reason=mechanism.categories_reason,
         latents=mechanism.latents,
         annotation=mechanism.annotation,
-        depth=depth.profiles(run) if validity["withheld"] is None else (),
         changed=mechanism.changed,
         corpus=mechanism.corpus,
         validation=schema.Validation(

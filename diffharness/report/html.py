@@ -139,10 +139,10 @@ def _environment() -> Environment:
         verdict_signs=words.VERDICT_SIGNS,
         verdict_reason=words.verdict_reason,
         weight_of=view.weight_of,
-        most_documents=MOST_DOCUMENTS,
-        full_cards=cards.FULL_CARDS,
         at_layer=depth.at,
         read_above=depth.read_above,
+        most_documents=MOST_DOCUMENTS,
+        full_cards=cards.FULL_CARDS,
         most_neighbours=cards.MOST_NEIGHBOURS,
         most_tasks=cards.MOST_TASKS,
     )

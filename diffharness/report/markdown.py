@@ -92,10 +92,10 @@ def _why(page: Page, report: Report, pictures: list[tuple[str, str, str | None]]
             left_out += 1
     if left_out:
         page.add(f"… and {left_out} more tasks with a gap, in `report.html`.")
-
     layers = markdown_depth(report)
     if layers is not None:
         page.add(layers, reserved)
+
 
 def _account(task: Task, picture: str | None) -> str:
     name = escape(brief(task.task, 80))

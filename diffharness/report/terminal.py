@@ -144,10 +144,10 @@ def _why(report: Report, width: int) -> RenderableType:
             lines.append(Padding(Text(brief(account_sentence(task), 5 * width)), (0, 0, 0, 2)))
     if len(real) > _MOST_WHY:
         lines.append(Text(f"… and {len(real) - _MOST_WHY} more tasks with a gap, in the report.", style="dim"))
-    return Group(*lines)
     layers = depth_sentence(report)
     if layers is not None:
         lines.append(Text(layers, style="dim"))
+    return Group(*lines)
 
 
 def _gap_line(task: Task) -> Text:

@@ -11,8 +11,8 @@ from pathlib import Path
 from diffharness.report.schema.annotation import Agreement, Annotation, Detection, Evidence
 from diffharness.report.schema.base import Histogram, Interval, LatentStatus, Model, Side, TaskVerdict
 from diffharness.report.schema.crosscoder import CrosscoderQuality, DecoderPair, SpliceLoss, Stability
-from diffharness.report.schema.latents import (
 from diffharness.report.schema.depth import HALF, DepthProfile, LayerDepth, carried_together
+from diffharness.report.schema.latents import (
     Association,
     CategoryShift,
     ChangedUse,
@@ -27,9 +27,9 @@ from diffharness.report.schema.tasks import Ablation, Component, Document, Surro
 from diffharness.report.schema.trust import Completeness, Control, CorpusSource, ReplayCheck, Rescored, Validation
 
 __all__ = [
+    "HALF",
     "SCHEMA_VERSION",
     "Ablation",
-    "HALF",
     "Agreement",
     "Annotation",
     "Association",
@@ -42,19 +42,19 @@ __all__ = [
     "CorpusSource",
     "CrosscoderQuality",
     "DecoderPair",
+    "DepthProfile",
     "Detection",
     "Document",
     "Evidence",
-    "DepthProfile",
     "Example",
     "Histogram",
     "Interval",
     "Latent",
     "LatentStatus",
+    "LayerDepth",
     "Lens",
     "Model",
     "ModelInfo",
-    "LayerDepth",
     "Neighbour",
     "Promoted",
     "Provenance",
@@ -70,6 +70,7 @@ __all__ = [
     "TaskVerdict",
     "Use",
     "Validation",
+    "carried_together",
     "component_label",
 ]
 
@@ -77,7 +78,6 @@ SCHEMA_VERSION = "1.3"
 
 
 class RunInfo(Model):
-    "carried_together",
     """What was run."""
 
     name: str
@@ -140,6 +140,8 @@ class Report(Model):
     comparability: Comparability
     quality: tuple[CrosscoderQuality, ...]
     tasks: tuple[Task, ...]
+    depth: tuple[DepthProfile, ...] = ()
+    """A task each: how much of its gap every layer carries."""
     categories: tuple[CategoryShift, ...]
     categories_reason: str | None = None
     """Why there is no category shift."""
@@ -147,8 +149,6 @@ class Report(Model):
     annotation: Annotation | None = None
     """How the latents got their names."""
     changed: ChangedUse | None = None
-    depth: tuple[DepthProfile, ...] = ()
-    """A task each: how much of its gap every layer carries."""
     """What changed where nothing, or little, is specific."""
     corpus: tuple[CorpusSource, ...] = ()
     validation: Validation
