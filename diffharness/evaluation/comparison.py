@@ -3,32 +3,21 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 
 from diffharness.errors import RunError
-from diffharness.evaluation.corpus_metrics import count, is_right
+from diffharness.evaluation.corpus_metrics import is_right
+from diffharness.evaluation.measures import RATIOS, Aggregation, Measure, measure
 from diffharness.evaluation.scores import DocumentScore, Evaluation, MetricKey, Value
-from diffharness.statistics.bootstrap import bootstrap_statistic, percentile_interval
-from diffharness.statistics.paired import PairedResult, paired_difference, paired_ratio
+from diffharness.statistics.paired import PairedResult
 
-_RATIOS = ("bits_per_byte", "byte_perplexity", "word_perplexity")
-"""Metrics of which a document has a log-likelihood and what it is divided by."""
 _BOUNDED = ("f1", "mcc", "brier_score")
 """Metrics of a whole corpus whose score lies within −1 and 1."""
-_MEANS = ("brier_score",)
-"""Metrics that are means of what they make of a single document."""
-_GENERIC_RESAMPLES = 500
-"""Resamples of a metric that only lm-eval's own function can aggregate."""
-_COUNTED_RESAMPLES = 2000
-"""Resamples of a metric that is a function of counts."""
-
 EffectKind = Literal["absolute", "relative", "logarithmic"]
-
-Aggregation = Callable[[list[Any]], float]
 
 
 @dataclass(frozen=True)
@@ -83,22 +72,48 @@ def compare(
     aggregation: Aggregation,
     rng: np.random.Generator,
 ) -> Comparison:
-    """The gap of one metric, with interval and test in pairs of documents.
+    """The gap of one metric, with interval and test in pairs of documents, or of clusters of them where they have such.
 
     Raises:
         RunError: a score is not a number.
     """
-    base, cand = baseline.of(task, metric.filter), candidate.of(task, metric.filter)
-    ids = sorted(base)
-    pairs = [base[i] for i in ids], [cand[i] for i in ids]
-    b, c = baseline.task(task).scores[str(metric)], candidate.task(task).scores[str(metric)]
-    if not (math.isfinite(b) and math.isfinite(c)):
-        raise RunError(f"task {task!r}: {metric} is {b} and {c}, no numbers to compare; leave the metric or task out")
-    result = _paired(metric, *pairs, aggregation, b, c, rng)
-    values = [d.scalar(metric.metric) for side in pairs for d in side]
+    base, cand = documents(task, metric, baseline, candidate)
+    b, c = (side.task(task).scores[str(metric)] for side in (baseline, candidate))
+    made = measured(task, metric, baseline, candidate, aggregation)
+    result = made.result(rng, clusters(base), better=metric.higher_is_better)
+    values = [d.scalar(metric.metric) for side in (base, cand) for d in side]
     bounded = metric.metric in _BOUNDED or (all(v is not None and 0 <= v <= 1 for v in values) and 0 <= b <= 1)
     kind: EffectKind = "absolute" if bounded else "logarithmic" if "perplexity" in metric.metric else "relative"
     return Comparison(task, metric, b, c, result, kind)
+
+
+def measured(
+    task: str, metric: MetricKey, baseline: Evaluation, candidate: Evaluation, aggregation: Aggregation
+) -> Measure:
+    """How a metric is made of a task's documents.
+
+    Raises:
+        RunError: a score is not a number.
+    """
+    b, c = (side.task(task).scores[str(metric)] for side in (baseline, candidate))
+    if not (math.isfinite(b) and math.isfinite(c)):
+        raise RunError(f"task {task!r}: {metric} is {b} and {c}, no numbers to compare; leave the metric or task out")
+    return measure(metric, *documents(task, metric, baseline, candidate), aggregation, (b, c))
+
+
+def documents(
+    task: str, metric: MetricKey, baseline: Evaluation, candidate: Evaluation
+) -> tuple[list[DocumentScore], list[DocumentScore]]:
+    """A task's documents on both sides, in one order."""
+    base, cand = baseline.of(task, metric.filter), candidate.of(task, metric.filter)
+    ids = sorted(base)
+    return [base[i] for i in ids], [cand[i] for i in ids]
+
+
+def clusters(scores: Sequence[DocumentScore]) -> list[str] | None:
+    """Each document's cluster; `None` where documents are by themselves."""
+    names = [d.cluster for d in scores if d.cluster is not None]
+    return names if names and len(names) == len(scores) else None
 
 
 def effect_size(kind: EffectKind, baseline: float, smallest_effect: float) -> float:
@@ -143,69 +158,9 @@ def document_metric(
     """
     value = score.values.get(metric.metric)
     if isinstance(value, tuple):
-        if metric.metric in _RATIOS:
+        if metric.metric in RATIOS:
             return -value[0] / value[1] if value[1] else None
         return worth(value) if worth is not None else None
     if value is None or not math.isfinite(value):
         return None
     return -value if metric.metric == "perplexity" else value
-
-
-def _paired(
-    metric: MetricKey,
-    base: list[DocumentScore],
-    cand: list[DocumentScore],
-    aggregation: Aggregation,
-    b: float,
-    c: float,
-    rng: np.random.Generator,
-) -> PairedResult:
-    name, better = metric.metric, metric.higher_is_better
-    raw = [[d.values[name] for d in side] for side in (base, cand)]
-    scalar = all(isinstance(v, float) and math.isfinite(v) for side in raw for v in side)
-    if scalar and name == "perplexity":
-        sides = [np.stack([-np.asarray(side, dtype=float), np.ones(len(side))], axis=1) for side in raw]
-        return paired_ratio(sides[0], sides[1], rng, transform=np.exp, higher_is_better=better)
-    if scalar and np.allclose([np.mean(side) for side in raw], [b, c], rtol=0, atol=1e-9):
-        return paired_difference(raw[0], raw[1], rng, higher_is_better=better)
-    if name in _RATIOS:
-        sides = [np.asarray(side, dtype=float) * [-1.0, 1.0] for side in raw]
-        if name == "bits_per_byte":
-            return paired_ratio(*(s / [math.log(2), 1.0] for s in sides), rng=rng, higher_is_better=better)
-        return paired_ratio(*sides, rng=rng, transform=np.exp, higher_is_better=better)
-    if name in _MEANS:
-        each = [[float(aggregation([value])) for value in side] for side in raw]
-        if np.allclose([np.mean(side) for side in each], [b, c], rtol=0, atol=1e-9):
-            return paired_difference(each[0], each[1], rng, higher_is_better=better)
-    return _recomputed(name, raw, aggregation, (b, c), rng)
-
-
-def _recomputed(
-    metric: str, raw: list[list[Any]], aggregation: Aggregation, scores: tuple[float, float], rng: np.random.Generator
-) -> PairedResult:
-    """Interval of a corpus metric, recomputed on resampled documents: by counts where it is made of such.
-
-    Otherwise by lm-eval's own aggregation.
-    """
-    n = len(raw[0])
-    counts = [count(metric, side, score) for side, score in zip(raw, scores, strict=True)]
-    counted = [side for side in counts if side is not None]
-
-    def by_counts(weights_RN: np.ndarray) -> np.ndarray:
-        return counted[1].resampled(weights_RN) - counted[0].resampled(weights_RN)
-
-    def by_aggregation(weights_RN: np.ndarray) -> np.ndarray:
-        chosen = [np.repeat(np.arange(n), weights_N.astype(int)) for weights_N in weights_RN]
-        base, cand = ([float(aggregation([side[i] for i in rows])) for rows in chosen] for side in raw)
-        return np.subtract(cand, base)
-
-    if len(counted) == 2:
-        draws = bootstrap_statistic(by_counts, n, rng, _COUNTED_RESAMPLES)
-    else:
-        draws = bootstrap_statistic(by_aggregation, n, rng, _GENERIC_RESAMPLES)
-    found = percentile_interval(draws, n=n)
-    above = float((np.sum(draws > 0) + 0.5 * np.sum(draws == 0) + 0.5) / (len(draws) + 1))
-    p_value = min(1.0, 2 * min(above, 1 - above))
-    method = f"{found.method}, the metric recomputed"
-    gap = scores[1] - scores[0]
-    return PairedResult(gap, float(found.low), float(found.high), found.level, p_value, method, n, 0, 0)

@@ -34,26 +34,31 @@ class Counts:
         return self.score(weights_RN @ self.counts_NC)
 
 
-def count(metric: str, values: Sequence[Any], score: float) -> Counts | None:
-    """A side's counts, or `None` where they do not make lm-eval's score (then the metric is another of that name).
+def count(metric: str, sides: Sequence[Sequence[Any]], scores: Sequence[float]) -> tuple[Counts, ...] | None:
+    """Every side's counts, or `None` where they do not make lm-eval's scores (then the metric is another of that name).
+
+    The sides' counts have the same meaning, so that a document's may be exchanged.
 
     Args:
         metric: lm-eval's name.
-        values: each document's (gold, answer), labels or texts.
-        score: what lm-eval's own function makes of them all.
+        sides: by side, each document's (gold, answer), labels or texts.
+        scores: what lm-eval's own function makes of each side.
     """
-    pairs = [v for v in values if isinstance(v, tuple) and len(v) == 2]
-    if len(pairs) != len(values):
+    if not all(isinstance(v, tuple) and len(v) == 2 for side in sides for v in side):
         return None
+    found: Sequence[Counts | None] = ()
     if metric in _TEXT_METRICS:
-        found = _texts(metric, pairs)
-    elif metric in ("f1", "mcc") and all(isinstance(label, int) for pair in pairs for label in pair):
-        found = _labels(metric, np.asarray(pairs, dtype=np.int64))
-    else:
-        found = None
-    if found is None or abs(found.resampled(np.ones((1, len(values))))[0] - score) > 1e-9 * max(1, abs(score)):
+        found = [_texts(metric, side) for side in sides]
+    elif metric in ("f1", "mcc") and all(isinstance(label, int) for side in sides for v in side for label in v):
+        pairs = [np.asarray(side, dtype=np.int64) for side in sides]
+        labels = np.unique(np.concatenate(pairs))
+        found = [_labels(metric, side, labels) for side in pairs]
+    counted = tuple(side for side in found if side is not None)
+    if len(counted) != len(sides) or len({side.counts_NC.shape for side in counted}) != 1:
         return None
-    return found
+    made = [float(side.resampled(np.ones((1, len(side.counts_NC))))[0]) for side in counted]
+    close = all(abs(m - score) <= 1e-9 * max(1, abs(score)) for m, score in zip(made, scores, strict=True))
+    return counted if close else None
 
 
 def is_right(value: Any) -> float | None:
@@ -64,8 +69,7 @@ def is_right(value: Any) -> float | None:
     return float(value[1] in gold) if all(isinstance(g, int) for g in gold) else None
 
 
-def _labels(metric: str, pairs_N2: np.ndarray) -> Counts | None:
-    labels = np.unique(pairs_N2)
+def _labels(metric: str, pairs_N2: np.ndarray, labels: np.ndarray) -> Counts | None:
     n = len(labels)
     if metric == "f1" and not set(labels.tolist()) <= {0, 1}:
         return None

@@ -14,6 +14,7 @@ from lm_eval.api.task import Task
 from lm_eval.models.utils import normalize_gen_kwargs
 
 from diffharness.errors import RunError
+from diffharness.evaluation.clusters import document_cluster, own_cluster_key
 from diffharness.evaluation.ledger import Ledger
 from diffharness.evaluation.recording import RecordingModel
 from diffharness.evaluation.scores import DocumentScore, Evaluation, MetricKey, TaskInfo, Value
@@ -153,6 +154,7 @@ def document_score(name: str, task: Task, sample: dict[str, Any], stopped: bool 
         choices=choices,
         response=_response(task, sample),
         stopped=stopped,
+        cluster=None if (key := own_cluster_key(task)) is None else document_cluster(name, sample["doc"], key),
     )
 
 

@@ -71,6 +71,8 @@ class DocumentScore:
 
     Files of plain lm-eval do not hold it, so documents are equal without.
     """
+    cluster: str | None = None
+    """What the document belongs to (a passage, a subject), where its task's `metadata.cluster` names a field of it."""
 
     def scalar(self, metric: str) -> float | None:
         """The value as one number, or `None` where the metric aggregates more than one."""

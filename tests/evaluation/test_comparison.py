@@ -10,7 +10,7 @@ import pytest
 from lm_eval.api import metrics as lm_eval_metrics
 
 from diffharness.errors import RunError
-from diffharness.evaluation import comparison
+from diffharness.evaluation import measures
 from diffharness.evaluation.comparison import comparability, compare, document_metric, document_value, effect_size
 from diffharness.evaluation.ledger import Ledger
 from diffharness.evaluation.scores import DocumentScore, Evaluation, MetricKey, TaskInfo, Value
@@ -132,16 +132,17 @@ CORPUS_METRICS = {
 def test_counting_gives_what_lm_eval_gives_on_every_resample(name, monkeypatch):
     aggregation, base, cand = CORPUS_METRICS[name]
     metric = MetricKey(name.split()[0], "none", name != "ter")
-    monkeypatch.setattr(comparison, "_COUNTED_RESAMPLES", 40)
-    monkeypatch.setattr(comparison, "_GENERIC_RESAMPLES", 40)
+    monkeypatch.setattr(measures, "_COUNTED_RESAMPLES", 40)
+    monkeypatch.setattr(measures, "_GENERIC_RESAMPLES", 40)
     calls = []
     counted = both(metric, base, cand, lambda values: (calls.append(1), aggregation(values))[1]).result
     assert len(calls) == 2, "lm-eval's function made the two scores and nothing else"
-    monkeypatch.setattr(comparison, "count", lambda *_: None)
+    monkeypatch.setattr(measures, "count", lambda *_: None)
     recomputed = both(metric, base, cand, aggregation).result
     assert dataclasses.astuple(counted)[:5] == pytest.approx(dataclasses.astuple(recomputed)[:5], abs=1e-9)
     assert counted.gap == aggregation(cand) - aggregation(base)
     assert counted.low < counted.gap < counted.high
+    assert "the metric recomputed, exchanges over documents" in counted.method
 
 
 @pytest.mark.parametrize("name", ["f1", "mcc", "bleu"])
@@ -188,10 +189,55 @@ def test_a_document_alone_is_worth_its_own_aggregate_or_whether_it_is_right():
     assert document_metric(document(0, "bits_per_byte", (-6.0, 3)), RATIOS["bits_per_byte"][0], worth) == 2.0
 
 
-def test_equal_sides_have_no_gap_whatever_the_metric():
+def test_equal_sides_of_an_unbounded_metric_have_no_gap_and_nothing_to_tell_how_they_vary():
     for metric, base, _, _ in RATIOS.values():
         found = both(metric, base, base, OWN[metric.metric])
         assert (found.result.gap, found.result.low, found.result.high) == (0, 0, 0)
+        assert "without bounds" in (found.result.approximate_reason or "")
+
+
+def test_equal_right_and_wrong_leave_open_what_few_documents_can_not_show():
+    values = [float(g) for g in GOLD]
+    found = both(MetricKey("acc", "none", True), values, values, mean)
+    z2 = 1.959964**2
+    assert (found.result.low, found.result.high) == pytest.approx((-z2 / (N + z2), z2 / (N + z2)), abs=1e-6)
+
+
+def test_documents_of_one_cluster_are_drawn_together():
+    metric = MetricKey("acc", "none", True)
+    base = [0.0] * N
+    cand = [float(i // 8 in (0, 2)) for i in range(N)]
+    sides = [evaluation(metric, values, mean(values)) for values in (base, cand)]
+    named = [
+        dataclasses.replace(s, documents=tuple(dataclasses.replace(d, cluster=str(d.doc_id // 8)) for d in s.documents))
+        for s in sides
+    ]
+    alone, grouped = (compare("t", metric, *pair, mean, np.random.default_rng(0)).result for pair in (sides, named))
+    assert alone.low > 0
+    assert grouped.low <= 0, "two clusters of five settle nothing"
+    assert grouped.p_value == 0.5, "2 of the 4 patterns of signs of the two clusters that differ"
+    assert (grouped.n, grouped.n_clusters) == (N, 5)
+    assert "5 clusters" in grouped.method
+    assert "fewer than 30 clusters" in (grouped.approximate_reason or "")
+
+
+@pytest.mark.parametrize("name", ["bits_per_byte", "f1"])
+def test_whole_task_metrics_draw_clusters_too(name):
+    metric, base, cand, aggregation = (
+        (*RATIOS[name][:3], OWN[name]) if name in RATIOS else
+        (MetricKey(name, "none", True), *CORPUS_METRICS[name][1:], CORPUS_METRICS[name][0])
+    )  # fmt: skip
+    sides = []
+    for values in (base, cand):
+        thrice = [v for v in values for _ in range(3)]
+        one = evaluation(metric, thrice, float(aggregation(thrice)))
+        grouped = tuple(dataclasses.replace(d, cluster=f"{d.doc_id // 3:03d}") for d in one.documents)
+        sides.append(dataclasses.replace(one, documents=grouped))
+    tripled = compare("t", metric, *sides, aggregation, np.random.default_rng(0)).result
+    once = both(metric, base, cand, aggregation).result
+    assert tripled.n_clusters == N
+    assert (tripled.gap, tripled.low, tripled.high) == pytest.approx((once.gap, once.low, once.high), abs=1e-9)
+    assert tripled.p_value == once.p_value
 
 
 def test_score_that_is_no_number_is_refused_by_name():

@@ -10,13 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import optimize, stats
 
-from diffharness.statistics.paired import (
-    mcnemar_mid_p,
-    paired_difference,
-    paired_ratio,
-    tango_interval,
-    verdict,
-)
+from diffharness.statistics.discordant import mcnemar_mid_p, tango_interval
+from diffharness.statistics.paired import paired_difference, paired_ratio, verdict
 
 counts = st.integers(0, 40)
 
@@ -133,11 +128,24 @@ def test_graded_scores_of_equal_models_are_called_apart_in_one_of_twenty() -> No
     assert apart / 300 <= 0.06
 
 
-@pytest.mark.parametrize("scores", [np.array([0.0, 1.0, 1.0]), np.array([0.2, 0.7, 1.5])])
-def test_no_differing_document_is_no_gap(scores: np.ndarray) -> None:
-    result = paired_difference(scores, scores.copy(), np.random.default_rng(0))
-    assert (result.gap, result.low, result.high, result.p_value) == (0.0, 0.0, 0.0, 1.0)
-    assert verdict(result.gap, result.low, result.high, 0.02) == "no change"
+def test_no_differing_document_leaves_open_what_few_documents_can_not_show() -> None:
+    for n, expected in ((40, "inconclusive"), (185, "inconclusive"), (190, "no change")):
+        scores = np.arange(n) % 2
+        result = paired_difference(scores, scores, np.random.default_rng(0))
+        z2 = stats.norm.ppf(0.975) ** 2
+        assert (result.gap, result.p_value) == (0.0, 1.0)
+        assert (result.low, result.high) == pytest.approx((-z2 / (n + z2), z2 / (n + z2)))
+        assert verdict(result.gap, result.low, result.high, 0.02) == expected
+
+
+def test_bounded_scores_without_a_difference_have_the_interval_of_their_span() -> None:
+    scores = np.linspace(0, 2, 50)
+    bounded = paired_difference(scores, scores, np.random.default_rng(0), span=2.0)
+    z2 = stats.norm.ppf(0.975) ** 2
+    assert bounded.high == pytest.approx(2 * z2 / (50 + z2))
+    unbounded = paired_difference(scores, scores, np.random.default_rng(0))
+    assert (unbounded.low, unbounded.high) == (0.0, 0.0)
+    assert "without bounds" in (unbounded.approximate_reason or "")
 
 
 def test_a_handful_of_documents_settles_nothing() -> None:
