@@ -159,7 +159,7 @@ def collect(
         candidate_N=candidate_N,
         scale_N=scale_N,
         latents={
-            origin: (sparse.vstack(orders[0], format="csr"), sparse.vstack(orders[1], format="csr"))
+            origin: (sparse.csr_array(sparse.vstack(orders[0])), sparse.csr_array(sparse.vstack(orders[1])))
             for origin, orders in rows.items()
         },
         others_ONC=others_ONC,

@@ -12,7 +12,7 @@ def stratified(strata: Mapping[int, Hashable], n: int, rng: np.random.Generator)
 
     Args:
         strata: by document, what it is like.
-        n: documents wanted; all are taken where there are no more.
+        n: documents wanted; all are taken where there are no more, and a few more where strata are tiny.
         rng: draws.
 
     Returns:
