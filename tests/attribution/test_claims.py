@@ -285,7 +285,7 @@ def test_nothing_changed_gives_the_models_own_scores_to_the_last_bit(tiny_models
 def test_an_intervention_that_changes_something_by_itself_stops_the_run(pair):
     other = copy.deepcopy(pair.readers[1].model)
     with torch.no_grad():
-        next(iter(other.lm_head.parameters())).mul_(1 + 1e-9)
+        next(iter(other.lm_head.parameters())).mul_(1 + 1e-5)
     wrong = ModelPair(pair.readers, (pair.uppers[0], pair_of([other, other]).uppers[1]), pair.crosscoder)
     with pytest.raises(RunError, match="no latent changed the candidate scores otherwise"):
         try_claims(SplicedScores(wrong, DOCUMENTS), [Wanted("one", "written", LATENTS)], 3, [0])
