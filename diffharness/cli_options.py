@@ -88,6 +88,8 @@ def run_options(with_models: bool) -> Callable[[Callable[..., None]], Callable[.
         click.option("--tasks", metavar="A,B", multiple=True, help="lm-eval tasks, groups or patterns; repeatable."),
         click.option("--include-path", metavar="DIR", multiple=True, help="Folder of further tasks; repeatable."),
         click.option("--metric", metavar="NAME[,FILTER]", help="What the account is of  [a task's first metric]"),
+        click.option("--cluster", metavar="KEY", help="Field of the documents that says which belong together (a "
+                     "passage, a subject); tests and intervals draw it whole  [a task's own metadata.cluster]"),
         click.option("--corpus", metavar="TEXTS[@WEIGHT]", multiple=True, help="Texts to train the crosscoder on: "
                      "JSONL (`text` in every line), .txt or Parquet, hf:NAME[:SPLIT[:COLUMN]], or `tasks` for the "
                      "tasks' training splits; repeatable  [what the tasks made the models read]"),

@@ -41,6 +41,9 @@ class RunConfig(BaseModel):
     """Folders of further task YAML files."""
     metric: str | None = None
     """`metric` or `metric,filter` that the account is of, where a task has it; by default a task's first."""
+    cluster: str | None = None
+    """Field of the tasks' documents whose value says what belongs together (a passage, a subject): tests and intervals
+    then draw it whole; by default what a task's YAML names as `metadata.cluster`."""
     layer: str | None = None
     """Index of a decoder block, a fraction of depth, or `auto` (`defaults.AUTO_RULE`); by default half of the depth, or
     what a loaded crosscoder says."""

@@ -14,6 +14,7 @@ candidate: path/or/hub-id-of-the-candidate
 tasks: [hellaswag, arc_easy]
 # include_path: [my/tasks]   # folders of further task YAML files
 # metric: acc_norm           # what the account is of, where a task has it; by default a task's first metric
+# cluster: passage           # field of the documents that says which belong together; drawn whole in intervals
 # limit: 200                 # documents a task
 batch_size: {defaults.BATCH_SIZE}
 # num_fewshot: 5

@@ -17,11 +17,9 @@ from diffharness import __version__, defaults
 from diffharness.artifacts import fingerprint
 from diffharness.assembly import depth
 from diffharness.assembly.checks import no_check_reason
-from diffharness.assembly.numbers import number
-from diffharness.assembly.scores import row_verdict
+from diffharness.assembly.scores import decisions
 from diffharness.assembly.shift import shift
 from diffharness.report import schema
-from diffharness.statistics.multiple import benjamini_hochberg
 
 if TYPE_CHECKING:
     from diffharness.pipeline import Run
@@ -180,16 +178,17 @@ def _tasks(
     ablations: Mapping[tuple[str, ...], Mapping[str, Any]],
     smallest_effect: float,
 ) -> tuple[schema.Task, ...]:
-    q_values = benjamini_hochberg([row["p_value"] for row in rows])
     tasks = []
-    for row, q_value in zip(rows, q_values, strict=True):
+    for row, decided in zip(rows, decisions(rows, smallest_effect), strict=True):
         found = account["tasks"].get(row["task"]) if row["is_primary"] else None
-        verdict = row_verdict(row, smallest_effect)
+        verdict = decided["verdict"]
         reason = None
         if found is None:
             reason = (
                 account["reasons"].get(row["task"], "no account was made")
                 if row["is_primary"]
+                else "a group has no account of its own; see its tasks"
+                if row["is_group"]
                 else "the account is of the task's primary metric"
             )
         tasks.append(
@@ -199,8 +198,7 @@ def _tasks(
                 **{key: row[key] for key in ("baseline", "candidate", "ancestor", "gap", "p_value")},
                 categories=tuple(row["categories"]),
                 interval=schema.Interval(low=row["low"], high=row["high"], level=row["level"], method=row["method"]),
-                q_value=number(q_value),
-                verdict=verdict,
+                **decided,
                 surrogate=schema.Surrogate.model_validate(found["surrogate"]) if found else None,
                 not_tracked=found["not_tracked"] if found else None,
                 interaction=None,

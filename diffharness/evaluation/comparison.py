@@ -77,14 +77,20 @@ def compare(
     Raises:
         RunError: a score is not a number.
     """
-    base, cand = documents(task, metric, baseline, candidate)
+    base, _ = documents(task, metric, baseline, candidate)
     b, c = (side.task(task).scores[str(metric)] for side in (baseline, candidate))
     made = measured(task, metric, baseline, candidate, aggregation)
     result = made.result(rng, clusters(base), better=metric.higher_is_better)
-    values = [d.scalar(metric.metric) for side in (base, cand) for d in side]
-    bounded = metric.metric in _BOUNDED or (all(v is not None and 0 <= v <= 1 for v in values) and 0 <= b <= 1)
-    kind: EffectKind = "absolute" if bounded else "logarithmic" if "perplexity" in metric.metric else "relative"
-    return Comparison(task, metric, b, c, result, kind)
+    return Comparison(task, metric, b, c, result, effect_kind(task, metric, baseline, candidate))
+
+
+def effect_kind(task: str, metric: MetricKey, baseline: Evaluation, candidate: Evaluation) -> EffectKind:
+    """What a smallest effect is compared with: see `effect_size`."""
+    values = [d.scalar(metric.metric) for side in documents(task, metric, baseline, candidate) for d in side]
+    within = all(v is not None and 0 <= v <= 1 for v in values) and 0 <= baseline.task(task).scores[str(metric)] <= 1
+    if metric.metric in _BOUNDED or within:
+        return "absolute"
+    return "logarithmic" if "perplexity" in metric.metric else "relative"
 
 
 def measured(

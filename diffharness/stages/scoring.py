@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 def evaluate(run: Run, side: str, folder: Path, progress: Progress) -> None:
     """Score one side with lm-eval, or take over what was recorded or left by plain lm-eval."""
+    _ = _cluster_keys(run)  # finds what can not be, before anything is scored
     if side in run.recorded:
         _take_over(run, side, folder)
         return
@@ -74,14 +75,15 @@ def compare(run: Run, folder: Path) -> None:
     from diffharness.assembly.scores import scored_row
     from diffharness.evaluation import comparison
 
-    evaluations = {side: run.load_evaluation(side) for side in run.sides}
+    evaluations = {side: load_clustered(run, side) for side in run.sides}
     baseline, candidate = evaluations["baseline"], evaluations["candidate"]
     asked = comparison.comparability(baseline, candidate)
     _check_metric(run.config.metric, baseline.tasks)
     for evaluation in (baseline, candidate):
         for info in evaluation.tasks:
             run.session.check_tokens(evaluation.ledger.tokens(info.name), f"task {info.name!r}")
-    notes = (*run.check(), *asked.notes, *_not_exact(evaluations))
+    keys = _cluster_keys(run)
+    notes = (*run.check(), *asked.notes, *_not_exact(evaluations), *_not_clustered(run, baseline.tasks, keys))
     rng = np.random.default_rng(run.config.seed)
     rows = []
     for info in baseline.tasks:
@@ -96,7 +98,9 @@ def compare(run: Run, folder: Path) -> None:
                 rng,
             )
             ancestor = evaluations["ancestor"].task(info.name).scores if "ancestor" in evaluations else {}
-            rows.append(scored_row(info, found, ancestor.get(str(metric)), is_primary=metric == first))
+            row = scored_row(info, found, ancestor.get(str(metric)), is_primary=metric == first)
+            rows.append({**row, "cluster": keys.get(info.name)})
+    rows += _group_rows(run, evaluations, rng)
     result = schema.Comparability(
         documents_equal=asked.documents_equal,
         prompts_equal=asked.prompts_equal,
@@ -105,6 +109,43 @@ def compare(run: Run, folder: Path) -> None:
     )
     body = {"rows": rows, "comparability": result.model_dump(mode="json"), "rescored": _rescored(evaluations)}
     write_json(folder / "comparison.json", body)
+
+
+def load_clustered(run: Run, side: str) -> Evaluation:
+    """A side's evaluation, every document with its cluster where tasks have such (`--cluster`, `metadata.cluster`)."""
+    from diffharness.evaluation.clusters import with_clusters
+
+    keys, evaluation = _cluster_keys(run), run.load_evaluation(side)
+    return with_clusters(evaluation, run.session.tasks.tasks, keys) if keys else evaluation
+
+
+def _cluster_keys(run: Run) -> dict[str, str]:
+    """By task, the field of documents that names their cluster."""
+    from diffharness.evaluation.clusters import cluster_keys
+
+    return cluster_keys(run.session.tasks.tasks, run.config.cluster)
+
+
+def _not_clustered(run: Run, tasks: Sequence[TaskInfo], keys: Mapping[str, str]) -> list[str]:
+    """Tasks that `--cluster` does not reach."""
+    asked = run.config.cluster
+    others = [info.name for info in tasks if asked is not None and info.name not in keys]
+    return [f"documents of {', '.join(others)} have no {asked!r}, so each counts by itself"] if others else []
+
+
+def _group_rows(run: Run, evaluations: Mapping[str, Evaluation], rng: np.random.Generator) -> list[dict[str, Any]]:
+    """Rows of lm-eval's groups that have a score of their own."""
+    from diffharness.assembly.scores import scored_row
+    from diffharness.evaluation.groups import compare_group, group_info, group_metrics
+
+    baseline, candidate = evaluations["baseline"], evaluations["candidate"]
+    rows = []
+    for group in group_metrics(run.session.tasks, run.config.tasks, baseline.tasks):
+        found = compare_group(group, baseline, candidate, run.session.tasks, rng)
+        ancestor = group.score(evaluations["ancestor"]) if "ancestor" in evaluations else None
+        row = scored_row(group_info(group, baseline.tasks), found, ancestor, is_primary=False)
+        rows.append({**row, "is_group": True})
+    return rows
 
 
 def outcomes(run: Run, keys: Sequence[tuple[str, int]]) -> np.ndarray:

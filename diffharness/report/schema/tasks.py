@@ -78,6 +78,8 @@ class Task(Model):
     filter: str
     is_primary: bool = True
     """Whether this is the metric that the task's account is of; other metrics of the task are rows without one."""
+    is_group: bool = False
+    """Whether this is lm-eval's score of a group of tasks; it has no account of its own."""
     output_type: str
     higher_is_better: bool
     categories: tuple[str, ...]
@@ -90,7 +92,21 @@ class Task(Model):
     interval: Interval
     p_value: float | None
     q_value: float | None
+    """Benjamini–Hochberg over all rows, those of groups apart."""
+    p_holm: float | None = None
+    """Holm over the rows that are decided together: primary ones, groups, other metrics."""
     verdict: TaskVerdict
+    mde: float | None = None
+    """The smallest gap that this test finds with 80 % power (two-sided 5 %); `None` where nothing tells."""
+    n_to_settle: int | None = None
+    """Documents at which an inconclusive row would be decided, were gap and variance to stay as they are."""
+    approximate: bool = False
+    """Whether the interval lies outside the region in which its coverage was tried."""
+    approximate_reason: str | None = None
+    cluster: str | None = None
+    """Field of the documents that says which are drawn together."""
+    n_clusters: int | None = None
+    """How many such clusters there are; `None` where every document is by itself."""
     surrogate: Surrogate | None
     not_tracked: float | None
     """gap − surrogate gap; `None` where the surrogate is in another unit."""
