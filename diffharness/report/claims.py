@@ -1,10 +1,19 @@
-"""The words of claims: what may be called a cause, and what is missing where it may not."""
+"""The words of claims and their table in every view: what may be called a cause, and what is missing where not."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from diffharness.report.schema import Claim, Report
+from rich import box
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from diffharness.report.markup import escape
+from diffharness.report.numbers import ABSENT, interval, p_value, signed
+from diffharness.report.schema import Claim, Interval, Report
+from diffharness.report.text import brief
+from diffharness.report.view import is_real, primary
 
 FOUND_WHERE_LOOKED_FOR = "found only where it was looked for"
 MISSING = {
@@ -21,7 +30,9 @@ CAPTION = (
     "What undoing each clear contribution does to the surrogate, beside random sets of latents that fire as often and "
     "move the state as far, on documents that did not select it. p is Holm-corrected over everything looked at"
 )
-NO_CLAIMS = "No contribution was tried against random sets of latents, so none is worded as a cause."
+NO_CLAIMS = "No contribution was tried against random sets of latents, so none is worded as a cause"
+_MOST_ROWS, _MOST_LINES = 24, 4
+_HEAD = "| claim | effect | interval | random sets | p | worded as |\n|---|--:|--:|--:|--:|---|"
 
 
 def cause_words(*, against: bool) -> str:
@@ -50,10 +61,74 @@ def ordered_claims(report: Report) -> tuple[Claim, ...]:
     return tuple(sorted(report.claims, key=lambda c: (not c.is_causal, c.task, -abs(c.effect or 0.0), c.category)))
 
 
-def claims_sentence(report: Report) -> str:
-    """How many claims beat chance, in one sentence without its full stop."""
+def claim_name(claim: Claim) -> str:
+    """`safety (read) in TASK`."""
+    origin = " (read)" if claim.origin == "read" else ""
+    return f"{brief(claim.category, 40)}{origin} in {brief(claim.task, 60)}"
+
+
+def random_range(claim: Claim, digits: int = 3) -> str:
+    """What nine in ten of the random sets do: `[−0.021, +0.034]`."""
+    random = claim.random_effects
+    return ABSENT if random is None else interval(Interval(low=random.q05, high=random.q95), digits)
+
+
+def claims_sentence(report: Report) -> str | None:
+    """How many claims beat chance; none where there is no gap to explain."""
+    if not any(is_real(task) and task.components for task in primary(report)):
+        return None
     if not report.claims:
-        return NO_CLAIMS.rstrip(".")
-    n, n_causal = len(report.claims), sum(c.is_causal for c in report.claims)
-    said = f"{n_causal} of {n} clear contributions beat random sets of latents"
-    return f"{said} on documents that did not select them, and are confirmed by lm-eval's own score"
+        return NO_CLAIMS
+    n_causal = sum(claim.is_causal for claim in report.claims)
+    return (
+        f"{n_causal} of {len(report.claims)} contributions that were tried beat random sets of latents on documents "
+        "that did not select them and are confirmed by lm-eval's own score; only these are worded as causes"
+    )
+
+
+def markdown_claims(report: Report) -> str | None:
+    """The claims as a block of Markdown; none where there is no gap to explain."""
+    sentence = claims_sentence(report)
+    if sentence is None:
+        return None
+    if not report.claims:
+        return f"**{TITLE}** {sentence}."
+    lines = [f"<details><summary>{TITLE}</summary>", f"{sentence}. {CAPTION}."]
+    shown = ordered_claims(report)
+    lines.append("\n".join([_HEAD, *(_markdown_row(claim) for claim in shown[:_MOST_ROWS])]))
+    if len(shown) > _MOST_ROWS:
+        lines.append(f"… and {len(shown) - _MOST_ROWS} more, in `report.html`.")
+    return "\n\n".join([*lines, "</details>"])
+
+
+def _markdown_row(claim: Claim) -> str:
+    cells = (
+        escape(claim_name(claim)),
+        signed(claim.effect),
+        interval(claim.interval),
+        random_range(claim),
+        p_value(claim.p_corrected),
+        escape(brief(claim.words, 240)),
+    )
+    return f"| {' | '.join(cells)} |"
+
+
+def terminal_claims(report: Report, width: int) -> RenderableType | None:
+    """The claims on a terminal: a sentence, and the first of them."""
+    sentence = claims_sentence(report)
+    if sentence is None:
+        return None
+    lines: list[RenderableType] = [Text(f"{TITLE} {sentence}.", style="dim")]
+    shown = ordered_claims(report)[:_MOST_LINES]
+    if shown:
+        room = max(10, (width - 46) // 2)
+        table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)
+        table.add_column("claim", no_wrap=True, overflow="ellipsis", max_width=room)
+        for name in ("effect", "random sets", "p"):
+            table.add_column(name, justify="right", no_wrap=True)
+        table.add_column("worded as", no_wrap=True, overflow="ellipsis", max_width=room)
+        for claim in shown:
+            numbers = (signed(claim.effect), random_range(claim), p_value(claim.p_corrected))
+            table.add_row(Text(claim_name(claim)), *map(Text, numbers), Text(brief(claim.words, 120)))
+        lines.append(table)
+    return Group(*lines)
