@@ -135,6 +135,9 @@ def run_options(with_models: bool) -> Callable[[Callable[..., None]], Callable[.
         click.option("--seed", type=int, help=f"Of the crosscoder, samples and intervals  [{defaults.SEED}]"),
         click.option("--smallest-effect", type=float, help="Gaps below this are no change: absolute for scores from "
                      f"0 to 1, else relative  [{defaults.SMALLEST_EFFECT}]"),
+        click.option("--shapley", type=click.Choice(("likelihood", "all", "none")), help="Tasks whose categories get "
+                     "Shapley values on the real metric; `all` generates answers anew for every set of categories  "
+                     f"[{defaults.SHAPLEY}]"),
         click.option("--controls/--no-controls", default=None, help="Try the account with a random encoder and "
                      "shuffled labels  [controls]"),
     ]  # fmt: skip

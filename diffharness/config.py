@@ -120,6 +120,9 @@ class RunConfig(BaseModel):
     replay_baseline: str | None = None
     """Hugging Face weights to replay with, where `baseline_results` were scored by another engine."""
     replay_candidate: str | None = None
+    shapley: Literal["likelihood", "all", "none"] = defaults.SHAPLEY
+    """Which tasks' categories get Shapley values on the real metric: those scored by log-likelihoods, all (generated
+    answers are generated anew for every set of categories), or none."""
     controls: bool = True
     """Whether the account is done again with a random encoder and shuffled labels."""
 

@@ -52,6 +52,7 @@ train_tokens: {defaults.TRAIN_TOKENS}
 
 smallest_effect: {defaults.SMALLEST_EFFECT}        # gaps below this are not called a change
 seed: {defaults.SEED}
+# shapley: {defaults.SHAPLEY}       # on the real metric: log-likelihood tasks, or all, or none
 # device: cuda
 output: {defaults.OUTPUT}
 """

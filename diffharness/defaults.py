@@ -21,6 +21,8 @@ BATCH_SIZE = 32
 """lm-eval's batch size, for both models alike."""
 SMALLEST_EFFECT = 0.02
 """Gaps of a bounded metric below this are not called a change."""
+SHAPLEY = "likelihood"
+"""Tasks whose categories get Shapley values: those scored by log-likelihoods."""
 SEED = 0
 SHIFT_PROTOCOL = "three-way"
 """What the category shift is read from first; `tests/benchmarks/latents.py` measures which is the most reliable."""

@@ -283,6 +283,15 @@ class Run:
         work = lambda folder, report: stages.control(self, folder, report)  # noqa: E731
         return self.stage("controls", "try the account with a random encoder", made_from, work)
 
+    def shapley(self) -> Stage:
+        """The categories' Shapley values on the real metric."""
+        from diffharness import stages
+
+        config = self.config
+        made_from = [self.account().fingerprint, config.shapley, config.smallest_effect, config.seed]
+        work = lambda folder, report: stages.shapley(self, folder, report)  # noqa: E731
+        return self.stage("shapley", "share the gaps out on the real metric", made_from, work)
+
     def report(self) -> Report:
         """All of it, written as JSON, Markdown and HTML."""
         from diffharness import stages
@@ -294,6 +303,7 @@ class Run:
                 self.checks().fingerprint,
                 *(self.latents(sides).fingerprint for sides in self.ancestral),
                 self.controls().fingerprint if self.config.controls else None,
+                self.shapley().fingerprint if self.config.shapley != "none" else None,
             ]
         else:
             made_from += [self.comparison().fingerprint, self.validity().fingerprint]

@@ -15,7 +15,7 @@ from pydantic import BaseModel
 
 from diffharness import __version__, defaults
 from diffharness.artifacts import fingerprint
-from diffharness.assembly import depth
+from diffharness.assembly import depth, shapley
 from diffharness.assembly.checks import no_check_reason
 from diffharness.assembly.scores import decisions
 from diffharness.assembly.shift import shift
@@ -58,6 +58,7 @@ def report(run: Run) -> schema.Report:
         quality=mechanism.quality,
         tasks=mechanism.tasks,
         depth=depth.profiles(run) if validity["withheld"] is None else (),
+        **(shapley.parts(run) if validity["withheld"] is None else {}),
         categories=mechanism.categories,
         categories_reason=mechanism.categories_reason,
         latents=mechanism.latents,

@@ -25,6 +25,8 @@ N_PAIRS = 64
 """Pairs of orders that are drawn where there are more."""
 SMALLEST_SHARE = 0.05
 """Categories that write less than this share of what all write (in absolute values) are one player together."""
+_DECIMALS = 12
+"""Values are rounded to so many: what cancels is 0, and not the noise of its sum."""
 BIAS_AND_ERROR, OTHERS = "bias and error", "other categories"
 
 Resampled = Callable[[Float[np.ndarray, "R N"]], Float[np.ndarray, "R S"]]
@@ -165,7 +167,7 @@ def shapley_values(
         clusters: of each document, where they are not by themselves; whole ones are drawn.
         n_resamples: so often.
     """
-    value_P = plan.values(score_S)
+    value_P = np.round(plan.values(score_S), _DECIMALS)
     pair_QP = plan.by_pair(score_S)
     n_pairs = len(pair_QP)
     error_P = None if plan.exact else pair_QP.std(axis=0, ddof=1) / np.sqrt(n_pairs)
@@ -176,7 +178,7 @@ def shapley_values(
         counts_RQ = rng.multinomial(n_pairs, np.full(n_pairs, 1 / n_pairs), size=n_resamples)
         draws_RP = draws_RP + counts_RQ @ pair_QP / n_pairs - value_P
     n_units = n_documents if clusters is None else len(set(clusters))
-    return Values(value_P, percentile_interval(draws_RP, n=n_units), error_P)
+    return Values(value_P, percentile_interval(np.round(draws_RP, _DECIMALS), n=n_units), error_P)
 
 
 def correlation(pairs: Sequence[tuple[float, float]]) -> float | None:

@@ -9,6 +9,7 @@ from diffharness.stages.explanation import account, check, control, report
 from diffharness.stages.latents import describe_latents
 from diffharness.stages.replaying import harvest, harvested
 from diffharness.stages.scoring import compare, evaluate
+from diffharness.stages.shapley import shapley
 from diffharness.stages.validation import validate
 
 __all__ = [
@@ -23,6 +24,7 @@ __all__ = [
     "harvested",
     "load",
     "report",
+    "shapley",
     "train",
     "validate",
 ]

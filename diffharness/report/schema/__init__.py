@@ -23,6 +23,7 @@ from diffharness.report.schema.latents import (
     Promoted,
     Use,
 )
+from diffharness.report.schema.shapley import Shapley, ShapleyAgreement, ShapleyPlayer
 from diffharness.report.schema.tasks import Ablation, Component, Document, Surrogate, Task, component_label
 from diffharness.report.schema.trust import Completeness, Control, CorpusSource, ReplayCheck, Rescored, Validation
 
@@ -62,6 +63,9 @@ __all__ = [
     "Report",
     "Rescored",
     "RunInfo",
+    "Shapley",
+    "ShapleyAgreement",
+    "ShapleyPlayer",
     "Side",
     "SpliceLoss",
     "Stability",
@@ -148,6 +152,10 @@ class Report(Model):
     latents: tuple[Latent, ...]
     annotation: Annotation | None = None
     """How the latents got their names."""
+    shapley: tuple[Shapley, ...] = ()
+    """A task with a gap each: its categories on the real metric."""
+    shapley_agreement: ShapleyAgreement | None = None
+    """How these values go together with what is written."""
     changed: ChangedUse | None = None
     """What changed where nothing, or little, is specific."""
     corpus: tuple[CorpusSource, ...] = ()
