@@ -135,6 +135,11 @@ def run_options(with_models: bool) -> Callable[[Callable[..., None]], Callable[.
         click.option("--seed", type=int, help=f"Of the crosscoder, samples and intervals  [{defaults.SEED}]"),
         click.option("--smallest-effect", type=float, help="Gaps below this are no change: absolute for scores from "
                      f"0 to 1, else relative  [{defaults.SMALLEST_EFFECT}]"),
+        click.option("--attribution-documents", type=int, help="Documents a task to split its gap on, drawn in strata "
+                     f"[{defaults.ATTRIBUTION_DOCUMENTS}]"),
+        click.option("--random-sets", metavar="N", type=int, help="Random sets of latents that every claim is tried "
+                     "against; 0 leaves them out, and nothing is worded as a cause  "
+                     f"[{defaults.RANDOM_SETS}]"),
         click.option("--shapley", type=click.Choice(("likelihood", "all", "none")), help="Tasks whose categories get "
                      "Shapley values on the real metric; `all` generates answers anew for every set of categories  "
                      f"[{defaults.SHAPLEY}]"),

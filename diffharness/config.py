@@ -110,6 +110,8 @@ class RunConfig(BaseModel):
     device: str | None = None
     """Torch device; by default the first GPU, else the CPU."""
     seed: int = defaults.SEED
+    attribution_documents: int = Field(defaults.ATTRIBUTION_DOCUMENTS, ge=1)
+    """Documents a task that its gap is accounted for on, drawn in strata by what became of their score."""
     smallest_effect: float = Field(defaults.SMALLEST_EFFECT, ge=0)
     """Gaps below this are not called a change: absolute for scores between 0 and 1, else relative to the loss."""
     output: Path = Path(defaults.OUTPUT)
@@ -123,6 +125,8 @@ class RunConfig(BaseModel):
     shapley: Literal["likelihood", "all", "none"] = defaults.SHAPLEY
     """Which tasks' categories get Shapley values on the real metric: those scored by log-likelihoods, all (generated
     answers are generated anew for every set of categories), or none."""
+    random_sets: int = Field(defaults.RANDOM_SETS, ge=0)
+    """Random sets of latents that every claim is tried against; 0 leaves them out, and nothing is worded as a cause."""
     controls: bool = True
     """Whether the account is done again with a random encoder and shuffled labels."""
 
@@ -137,6 +141,17 @@ class RunConfig(BaseModel):
         if isinstance(value, str) and re.fullmatch(r"auto(:[1-9]\d*)?", value):
             return value
         raise ValueError(f"{value!r} is no batch size; give a number above 0, `auto` or `auto:N`")
+
+    @field_validator("random_sets")
+    @classmethod
+    def _enough_sets(cls, value: int) -> int:
+        """None, or so many that a claim can beat them all at 5 %."""
+        if 0 < value < defaults.FEWEST_RANDOM_SETS:
+            raise ValueError(
+                f"with {value} random sets no claim can beat chance at 5 %; give at least "
+                f"{defaults.FEWEST_RANDOM_SETS}, or 0 to leave them out"
+            )
+        return value
 
     @field_validator("corpus", mode="before")
     @classmethod

@@ -52,6 +52,8 @@ train_tokens: {defaults.TRAIN_TOKENS}
 
 smallest_effect: {defaults.SMALLEST_EFFECT}        # gaps below this are not called a change
 seed: {defaults.SEED}
+attribution_documents: {defaults.ATTRIBUTION_DOCUMENTS}  # a task, drawn in strata by what became of their score
+# random_sets: {defaults.RANDOM_SETS}           # that every claim is tried against; 0: nothing is worded as a cause
 # shapley: {defaults.SHAPLEY}       # on the real metric: log-likelihood tasks, or all, or none
 # device: cuda
 output: {defaults.OUTPUT}

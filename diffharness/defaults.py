@@ -21,6 +21,12 @@ BATCH_SIZE = 32
 """lm-eval's batch size, for both models alike."""
 SMALLEST_EFFECT = 0.02
 """Gaps of a bounded metric below this are not called a change."""
+ATTRIBUTION_DOCUMENTS, DEMO_ATTRIBUTION_DOCUMENTS = 100, 48
+"""Documents a task that its gap is accounted for on."""
+CONTROL_DOCUMENTS = 32
+"""The same where the account is done again as a control: another encoder, other seeds."""
+RANDOM_SETS, FEWEST_RANDOM_SETS = 24, 19
+"""Random sets of latents that every claim is tried against; with fewer than 19 none can be beaten at 5 %."""
 SHAPLEY = "likelihood"
 """Tasks whose categories get Shapley values: those scored by log-likelihoods."""
 SEED = 0

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from diffharness.stages.replaying import Harvested
 
 
-LAYOUT = 4
+LAYOUT = 5
 """Of the stages' artifacts; a run of another layout is made anew."""
 
 
@@ -263,7 +263,10 @@ class Run:
         """Every task's gap split over categories."""
         from diffharness import stages
 
-        made_from = [self.comparison().fingerprint, self.latents(("baseline", "candidate")).fingerprint]
+        made_from = [
+            self.comparison().fingerprint, self.latents(("baseline", "candidate")).fingerprint,
+            self.config.attribution_documents,
+        ]  # fmt: skip
         work = lambda folder, report: stages.account(self, folder, report)  # noqa: E731
         return self.stage("account", "split the gaps along the path", made_from, work)
 
@@ -275,6 +278,14 @@ class Run:
         work = lambda folder, report: stages.check(self, folder, report)  # noqa: E731
         return self.stage("checks", "check the account: latents put back, scored by lm-eval", made_from, work)
 
+    def claims(self) -> Stage:
+        """Every clear contribution tried against random sets of latents."""
+        from diffharness import stages
+
+        made_from = [self.checks().fingerprint, self.config.random_sets]
+        work = lambda folder, report: stages.claims(self, folder, report)  # noqa: E731
+        return self.stage("claims", "try the contributions against random sets of latents", made_from, work)
+
     def controls(self) -> Stage:
         """The account with a random encoder and with shuffled labels."""
         from diffharness import stages
@@ -282,6 +293,15 @@ class Run:
         made_from = [self.checks().fingerprint]
         work = lambda folder, report: stages.control(self, folder, report)  # noqa: E731
         return self.stage("controls", "try the account with a random encoder", made_from, work)
+
+    def flips(self) -> Stage:
+        """The documents whose score changed, by what their answers show."""
+        from diffharness import stages
+
+        account = self.account().fingerprint if self.withheld is None else None
+        made_from = [self.comparison().fingerprint, account]
+        work = lambda folder, report: stages.flips(self, folder, report)  # noqa: E731
+        return self.stage("flips", "sort the answers that changed", made_from, work)
 
     def shapley(self) -> Stage:
         """The categories' Shapley values on the real metric."""
@@ -304,9 +324,11 @@ class Run:
                 *(self.latents(sides).fingerprint for sides in self.ancestral),
                 self.controls().fingerprint if self.config.controls else None,
                 self.shapley().fingerprint if self.config.shapley != "none" else None,
+                self.claims().fingerprint if self.config.random_sets else None,
             ]
         else:
             made_from += [self.comparison().fingerprint, self.validity().fingerprint]
+        made_from.append(self.flips().fingerprint)
         work = lambda folder, _report: stages.report(self, folder)  # noqa: E731
         folder = self.stage("report", "write the report", made_from, work).folder
         return Report.load(folder)

@@ -17,6 +17,7 @@ from diffharness import __version__, defaults
 from diffharness.artifacts import fingerprint
 from diffharness.assembly import depth, shapley
 from diffharness.assembly.checks import no_check_reason
+from diffharness.assembly.claims import claims
 from diffharness.assembly.scores import decisions
 from diffharness.assembly.shift import shift
 from diffharness.report import schema
@@ -29,9 +30,12 @@ N_CHANGED = 12
 Part = TypeVar("Part", bound=BaseModel)
 MAIN = ("baseline", "candidate")
 ORDER = (
-    "one order: what is written is measured under the candidate's upper layers; `upper` is what those layers make of "
-    "the baseline's state, not split further"
+    "the mean of both orders: what is written under the candidate's upper layers and read at the baseline's state, and "
+    "what is written under the baseline's and read at the candidate's; half their difference is the interaction"
 )
+_COMPONENT = (
+    "kind", "origin", "category", "contribution", "contribution_raw", "interaction", "second_start", "is_content_free",
+)  # fmt: skip
 _PACKAGES = ("lm-eval", "nnsight", "torch", "transformers", "tokenizers", "numpy", "scipy", "pyarrow")
 
 
@@ -65,6 +69,8 @@ def report(run: Run) -> schema.Report:
         annotation=mechanism.annotation,
         changed=mechanism.changed,
         corpus=mechanism.corpus,
+        claims=mechanism.claims,
+        flips=tuple(schema.FlipKinds.model_validate(row) for row in run.read_json(run.flips(), "flips.json")),
         validation=schema.Validation(
             completeness=mechanism.completeness,
             replay=tuple(schema.ReplayCheck.model_validate(check) for check in validity["checks"]),
@@ -95,6 +101,7 @@ class _Mechanism:
     annotation: schema.Annotation | None = None
     changed: schema.ChangedUse | None = None
     corpus: tuple[schema.CorpusSource, ...] = ()
+    claims: tuple[schema.Claim, ...] = ()
     completeness: schema.Completeness | None = None
     controls: tuple[schema.Control, ...] = ()
 
@@ -127,6 +134,7 @@ def _mechanism(run: Run, rows: Sequence[Mapping[str, Any]]) -> _Mechanism:
         changed=_changed(described[MAIN]["changed"], latents),
         latents=latents,
         corpus=tuple(schema.CorpusSource.model_validate(source) for source in corpus["sources"]),
+        claims=claims(run, account["tasks"], rows),
         completeness=schema.Completeness.model_validate(completeness) if completeness else None,
         controls=tuple(schema.Control.model_validate(c) for c in controls),
     )
@@ -202,7 +210,7 @@ def _tasks(
                 **decided,
                 surrogate=schema.Surrogate.model_validate(found["surrogate"]) if found else None,
                 not_tracked=found["not_tracked"] if found else None,
-                interaction=None,
+                interaction=found["interaction"] if found else None,
                 components=_components(row["task"], found, ablations, verdict) if found else (),
                 account_reason=reason,
                 completeness=found["completeness"] if found else None,
@@ -220,10 +228,10 @@ def _components(
     gap = found["surrogate"]["gap"]
     parts = []
     for part in found["components"]:
-        check = ablations.get((task, part["category"])) if part["kind"] == "latents" else None
+        check = ablations.get((task, part["category"])) if part["origin"] == "written" else None
         parts.append(
             schema.Component(
-                **{key: part[key] for key in ("kind", "origin", "category", "contribution", "contribution_raw")},
+                **{key: part[key] for key in _COMPONENT},
                 interval=schema.Interval(low=part["low"], high=part["high"]),
                 share=part["contribution"] / gap if moved and gap else None,
                 p_value=part["p_value"],
@@ -237,11 +245,14 @@ def _components(
 
 
 def _latents(rows: Sequence[dict[str, Any]], tasks: Mapping[str, Any]) -> tuple[schema.Latent, ...]:
-    """Latents with what they contribute to each task; zeros are left out."""
-    sums = {name: np.array(task["latents"]) for name, task in tasks.items()}
-    return tuple(
-        schema.Latent.model_validate(
-            {**row, "contributions": {name: float(s[row["index"]]) for name, s in sums.items() if s[row["index"]]}}
-        )
-        for row in rows
+    """Latents with what they contribute to each task, written and read together; zeros are left out."""
+    written, read = (
+        {name: np.array(task["latents"][origin]) for name, task in tasks.items()} for origin in ("written", "read")
     )
+    found = []
+    for row in rows:
+        j = row["index"]
+        both = {name: float(written[name][j] + read[name][j]) for name in tasks if written[name][j] or read[name][j]}
+        own = {name: float(read[name][j]) for name in both if read[name][j]}
+        found.append(schema.Latent.model_validate({**row, "contributions": both, "read": own}))
+    return tuple(found)

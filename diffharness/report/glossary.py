@@ -21,14 +21,21 @@ GLOSSARY: dict[str, str] = {
     ),
     "not tracked": "What the metric's gap has and the surrogate's has not. The account is silent about it.",
     "account": "The split of a task's surrogate gap into components. They add up to it, as far as completeness says.",
-    "component": "One part of a gap: the latents of a category, or the bias, the error or the upper layers.",
+    "component": "One part of a gap: the latents of a category, written or read, or the bias, the error or the prior.",
     "contribution": "How much a component adds to the surrogate's gap.",
     "written": "Part of a gap that stems from what the candidate writes differently at the compared layer.",
     "read": "Part of a gap that stems from how the layers above read the same state differently.",
-    "upper": "Part of a gap that arises in the layers above the compared one. It has no category here.",
+    "interaction": (
+        "By how much more counts as written when the candidate's upper layers come first than in the mean of both "
+        "orders. It is already shared out over the components."
+    ),
+    "upper": "Part of a gap that arises in the layers above the compared one, in reports that do not split it.",
     "bias": "Part of a gap carried by the constant difference between the two models at the compared layer.",
     "error": "Part of a gap in what the crosscoder does not reconstruct. A large one weakens the account.",
-    "prior": "A shift of the answers that is there regardless of content.",
+    "prior": (
+        "What the models' upper layers make differently of a state without latents: a shift of the answers regardless "
+        "of content, where a second such state agrees."
+    ),
     "prompt": "Part of a gap that stems from the candidate being asked in its own chat template.",
     "exact check": (
         "The candidate is scored again by lm-eval with the latents of a category put back to the baseline's "

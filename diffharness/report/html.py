@@ -19,7 +19,8 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from diffharness.report import cards, claims, depth, latent_words, numbers, quality, text, view, words
+from diffharness.report import cards, claims, depth, flips, latent_words, numbers, quality, text, view, words
+from diffharness.report.account_notes import account_notes
 from diffharness.report.charts import DEPTH, MOST_WATERFALLS, Figure, figures
 from diffharness.report.glossary import GLOSSARY, anchor
 from diffharness.report.schema import Component, Report, Task
@@ -64,6 +65,7 @@ def render_html(report: Report, drawn: Iterable[Figure] | None = None) -> str:
         waterfalls={figure.task: figure for figure in pictures if figure.task is not None},
         heatmap=next((figure for figure in pictures if figure.task is None and figure.name != DEPTH), None),
         depth_figure=next((figure for figure in pictures if figure.task is None and figure.name == DEPTH), None),
+        claims_said=claims.claims_sentence(report),
         depth_sentence=_capital(depth.depth_sentence(report)),
         heat=view.heat(report),
         latents=carded,
@@ -112,6 +114,7 @@ def _environment() -> Environment:
         svg=_inline,
         anchor=anchor,
         sentence=words.account_sentence,
+        notes=account_notes,
         example_groups=cards.groups,
         lens_rows=cards.lens_rows,
         task_rows=cards.task_rows,
@@ -127,6 +130,8 @@ def _environment() -> Environment:
     environment.tests["told"] = latent_words.is_told
     environment.globals.update(
         check_word=words.check_word,
+        claims=claims,
+        flips=flips,
         decoder_pairs=quality.decoder_pairs,
         rule_words=quality.rule_words,
         glossary_text=GLOSSARY.__getitem__,

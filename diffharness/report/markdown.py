@@ -8,7 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from diffharness.report.account_notes import account_notes
+from diffharness.report.claims import markdown_claims
 from diffharness.report.depth import markdown_depth
+from diffharness.report.flips import markdown_flips
 from diffharness.report.markdown_latents import add_inside, add_latents
 from diffharness.report.markdown_trust import add_provenance, add_trust
 from diffharness.report.markup import LIMIT_BYTES, Page, code, escape
@@ -88,10 +91,15 @@ def _why(page: Page, report: Report, pictures: list[tuple[str, str, str | None]]
     left_out = 0
     for task in real:
         block = _account(task, by_task.get(task.task))
+        changed = markdown_flips(report, task)
+        block = block if changed is None else f"{block}\n\n{changed}"
         if left_out or not page.add(block, reserved + 100):
             left_out += 1
     if left_out:
         page.add(f"… and {left_out} more tasks with a gap, in `report.html`.")
+    beaten = markdown_claims(report)
+    if beaten is not None:
+        page.add(beaten, reserved)
     layers = markdown_depth(report)
     if layers is not None:
         page.add(layers, reserved)
@@ -99,7 +107,8 @@ def _why(page: Page, report: Report, pictures: list[tuple[str, str, str | None]]
 
 def _account(task: Task, picture: str | None) -> str:
     name = escape(brief(task.task, 80))
-    lines = [f"**{name}** ({signed(task.gap)}): {escape(brief(account_sentence(task), 1200))}"]
+    said = " ".join([account_sentence(task), *account_notes(task)])
+    lines = [f"**{name}** ({signed(task.gap)}): {escape(brief(said, 2000))}"]
     if not task.components or task.surrogate is None:
         return lines[0]
     lines.append("<details><summary>The account, and documents that changed</summary>")

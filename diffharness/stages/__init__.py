@@ -3,9 +3,11 @@
 Only `pipeline.py` calls these; heavy imports happen inside, so that a finished run is read without them.
 """
 
+from diffharness.stages.claims import claims
 from diffharness.stages.depth import depth
 from diffharness.stages.dictionary import load, train
 from diffharness.stages.explanation import account, check, control, report
+from diffharness.stages.flips import flips
 from diffharness.stages.latents import describe_latents
 from diffharness.stages.replaying import harvest, harvested
 from diffharness.stages.scoring import compare, evaluate
@@ -15,11 +17,13 @@ from diffharness.stages.validation import validate
 __all__ = [
     "account",
     "check",
+    "claims",
     "compare",
     "control",
     "depth",
     "describe_latents",
     "evaluate",
+    "flips",
     "harvest",
     "harvested",
     "load",

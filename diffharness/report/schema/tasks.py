@@ -29,6 +29,8 @@ class Component(Model):
     """In the surrogate's unit."""
     contribution_raw: float
     """In the unit that the path integrates (log-odds or log-likelihood)."""
+    interaction: float | None = None
+    """Half of what the two orders (whose upper layers come first) make of it differ by, in the surrogate's unit."""
     interval: Interval
     share: float | None
     """contribution / gap; `None` where the gap is too small to share out."""
@@ -39,6 +41,13 @@ class Component(Model):
     ablation: Ablation | None = None
     ablation_reason: str | None = None
     """Why there is no ablation."""
+    second_start: float | None = None
+    """Of `prior`: the same at a second start, the states without their latents."""
+    is_content_free: bool | None = None
+    """Of `prior`: whether both starts agree in sign and within a quarter, so that it can be called a shift that does
+    not depend on content."""
+    seeds: tuple[float, ...] = ()
+    """The contribution by crosscoders trained with other seeds (`--seeds`), each with names of its own."""
 
 
 class Surrogate(Model):
@@ -111,7 +120,8 @@ class Task(Model):
     not_tracked: float | None
     """gap − surrogate gap; `None` where the surrogate is in another unit."""
     interaction: float | None
-    """Half the difference of the two orders; `None` where one order was computed."""
+    """Half of what is written under the candidate's upper layers minus under the baseline's, already shared out; `None`
+    where one order was computed."""
     components: tuple[Component, ...]
     account_reason: str | None = None
     """Why there is no account, where `components` is empty."""

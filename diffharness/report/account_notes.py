@@ -1,0 +1,82 @@
+"""What a reader of one task's account has to know besides its numbers, in sentences."""
+
+from __future__ import annotations
+
+from diffharness.report.numbers import percent, signed
+from diffharness.report.schema import Task
+from diffharness.report.view import is_real, parts
+
+LARGE_ERROR = 0.25
+"""From this share of the gap on, the crosscoder explains too little."""
+_LARGE = 0.1
+
+
+def account_notes(task: Task) -> tuple[str, ...]:
+    """Notes on an account of a real gap: how it arose, the error, the prior, the interaction, odd shares."""
+    if task.surrogate is None or not task.components or not is_real(task) or not task.surrogate.gap:
+        return ()
+    found = (_origins(task), _error(task), _prior(task), _interaction(task), _shares(task))
+    return tuple(note for note in found if note is not None)
+
+
+def _sum(task: Task, *, kind: str | None = None, origin: str | None = None) -> float:
+    return sum(
+        c.contribution
+        for c in task.components
+        if (kind is None or c.kind == kind) and (origin is None or c.origin == origin)
+    )
+
+
+def _share(task: Task, amount: float) -> float:
+    assert task.surrogate is not None
+    return amount / task.surrogate.gap
+
+
+def _origins(task: Task) -> str | None:
+    if not any(c.origin == "read" for c in task.components):
+        return None
+    written, read, prior = _sum(task, origin="written"), _sum(task, origin="read"), _sum(task, kind="prior")
+    return (
+        f"Written differently at the layer: {signed(written)}; read differently above it: {signed(read)}; "
+        f"a prior: {signed(prior)}."
+    )
+
+
+def _error(task: Task) -> str | None:
+    error = _sum(task, kind="error")
+    if abs(_share(task, error)) < LARGE_ERROR:
+        return None
+    return (
+        f"The crosscoder does not describe {signed(error)} of it ({percent(_share(task, error))}): another layer "
+        "(`diffharness layers`), more --train-tokens or more --latents may say more."
+    )
+
+
+def _prior(task: Task) -> str | None:
+    prior = next((c for c in task.components if c.kind == "prior"), None)
+    if prior is None or prior.second_start is None or abs(_share(task, prior.contribution)) < _LARGE:
+        return None
+    if prior.is_content_free:
+        return (
+            f"The prior ({signed(prior.contribution)}) is a shift that does not depend on content: a second start of "
+            f"the path gives {signed(prior.second_start)}."
+        )
+    return (
+        f"The prior ({signed(prior.contribution)}) can not be called a shift without content: a second start of the "
+        f"path gives {signed(prior.second_start)}."
+    )
+
+
+def _interaction(task: Task) -> str | None:
+    if task.interaction is None or abs(_share(task, task.interaction)) < LARGE_ERROR:
+        return None
+    return (
+        f"What is written and what is read depend on each other: by whose upper layers come first, "
+        f"{signed(task.interaction)} more or less counts as written; the account is the mean."
+    )
+
+
+def _shares(task: Task) -> str | None:
+    if all(part.share is None or -0.005 <= part.share <= 1.005 for part in parts(task)):
+        return None
+    return "Shares below 0 % or above 100 % are of parts that pull against each other and cancel in the gap."
