@@ -14,7 +14,9 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
+from diffharness.report.claims import terminal_claims
 from diffharness.report.depth import depth_sentence
+from diffharness.report.flips import terminal_line
 from diffharness.report.latent_words import TOO_FEW, annotation_sentence, is_told, shift_word
 from diffharness.report.numbers import count, interval, p_value, percent, plain, signed
 from diffharness.report.quality import splice_sentence, stability_sentence, stale_sentences
@@ -142,8 +144,14 @@ def _why(report: Report, width: int) -> RenderableType:
             lines.append(Padding(_bars(task), (0, 0, 0, 2)))
         else:
             lines.append(Padding(Text(brief(account_sentence(task), 5 * width)), (0, 0, 0, 2)))
+        not_skill = terminal_line(report, task)
+        if not_skill is not None:
+            lines.append(Padding(Text(brief(not_skill, 2 * width), style="dim"), (0, 0, 0, 2)))
     if len(real) > _MOST_WHY:
         lines.append(Text(f"… and {len(real) - _MOST_WHY} more tasks with a gap, in the report.", style="dim"))
+    beaten = terminal_claims(report, width)
+    if beaten is not None:
+        lines.append(beaten)
     layers = depth_sentence(report)
     if layers is not None:
         lines.append(Text(layers, style="dim"))

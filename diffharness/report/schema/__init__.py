@@ -10,8 +10,10 @@ from pathlib import Path
 
 from diffharness.report.schema.annotation import Agreement, Annotation, Detection, Evidence
 from diffharness.report.schema.base import Histogram, Interval, LatentStatus, Model, Side, TaskVerdict
+from diffharness.report.schema.claims import Claim, RandomEffects
 from diffharness.report.schema.crosscoder import CrosscoderQuality, DecoderPair, SpliceLoss, Stability
 from diffharness.report.schema.depth import HALF, DepthProfile, LayerDepth, carried_together
+from diffharness.report.schema.flips import FlipExample, FlipKind, FlipKinds, PositionShift
 from diffharness.report.schema.latents import (
     Association,
     CategoryShift,
@@ -36,6 +38,7 @@ __all__ = [
     "Association",
     "CategoryShift",
     "ChangedUse",
+    "Claim",
     "Comparability",
     "Completeness",
     "Component",
@@ -48,6 +51,9 @@ __all__ = [
     "Document",
     "Evidence",
     "Example",
+    "FlipExample",
+    "FlipKind",
+    "FlipKinds",
     "Histogram",
     "Interval",
     "Latent",
@@ -57,8 +63,10 @@ __all__ = [
     "Model",
     "ModelInfo",
     "Neighbour",
+    "PositionShift",
     "Promoted",
     "Provenance",
+    "RandomEffects",
     "ReplayCheck",
     "Report",
     "Rescored",
@@ -159,6 +167,10 @@ class Report(Model):
     changed: ChangedUse | None = None
     """What changed where nothing, or little, is specific."""
     corpus: tuple[CorpusSource, ...] = ()
+    claims: tuple[Claim, ...] = ()
+    """What undoing each clear contribution does, beside random sets of latents."""
+    flips: tuple[FlipKinds, ...] = ()
+    """A task each: its documents whose score changed, by what their answers show."""
     validation: Validation
     provenance: Provenance
 
