@@ -22,7 +22,7 @@ from tests import tiny as made
 HEAVY = (
     "torch", "lm_eval", "transformers", "nnsight", "pydantic", "numpy", "scipy", "pyarrow", "altair", "jinja2", "rich",
 )  # fmt: skip
-COMMANDS = ["demo", "init", "run", "activations", "crosscoder", "report", "schema"]
+COMMANDS = ["demo", "init", "run", "layers", "activations", "crosscoder", "report", "schema"]
 INNER = [f"crosscoder {name}" for name in ("train", "quality", "convert", "push")]
 
 
@@ -126,6 +126,7 @@ CASES: dict[str, tuple[dict[str, object], tuple[str, ...]]] = {
     "groups above all": ({"groups": "8,64"}, ("--groups 8,64 must ascend from 1 to at most the 32 latents",)),
     "groups with a penalty": ({"groups": "8", "sparsity": "l1"}, ("groups go with batch_topk and topk",)),
     "k above the default": ({"k": "65", "latents": None}, ("--k 65 is above the 64 latents that there are",)),
+    "auto among several": ({"layer": "auto+1"}, ("layer auto+1: auto chooses one layer; give it alone",)),
     "several layers": ({"layer": "0+1"}, ("--layer 0+1 names 2 layers, but an account is at one",)),
     "k above latents": ({"k": "64"}, ("k 64 is above latents 32", "lower k or raise latents")),
     "unknown metric": ({"metric": "acc_norn"}, ("'acc_norn' is a metric of no task", "'acc_norm'", "bits_per_byte")),
@@ -221,6 +222,7 @@ def test_every_command_has_help():
         "--annotate",
         "--nu-reconstruction",
         "--nu-error",
+        "--depth-documents",
     ):
         assert name in call("run", "--help").output
 

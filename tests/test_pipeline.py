@@ -29,10 +29,10 @@ from diffharness.report.schema import Report
 from tests.tiny import WORDS, tokenizer, write_jsonl, write_taxonomy
 
 EVERY = [
-    "evaluate baseline", "evaluate candidate", "compare", "validate", "harvest", "train baseline-candidate",
+    "evaluate baseline", "evaluate candidate", "compare", "validate", "depth", "harvest", "train baseline-candidate",
     "latents baseline-candidate", "account", "checks", "controls", "report",
 ]  # fmt: skip
-FROM_TRAIN, FROM_LATENTS = EVERY[5:], EVERY[6:]
+FROM_TRAIN, FROM_LATENTS = EVERY[6:], EVERY[7:]
 
 
 def test_python_returns_the_report_that_is_on_disk(first, again, ran):
@@ -69,7 +69,8 @@ print([m for m in ("torch", "lm_eval", "transformers", "nnsight", "datasets") if
     [
         ({"smallest_effect": 0.3}, ["checks", "controls", "report"]),
         ({"latents": 24}, FROM_TRAIN),
-        ({"metric": "acc_norm"}, ["compare", *FROM_LATENTS]),
+        ({"metric": "acc_norm"}, ["compare", "depth", *FROM_LATENTS]),
+        ({"depth_documents": 9}, ["depth", "report"]),
         ({"limit": 8}, [s for s in EVERY if s not in ("harvest", "train baseline-candidate")]),
         ({"controls": False}, ["report"]),
         ({"nu_error": 0.5}, FROM_LATENTS),
@@ -276,6 +277,16 @@ def test_a_loaded_crosscoder_takes_the_layer_it_says_from_recordings(recorded, f
     options |= {f"{side}_results": folder for side, folder in recorded.items()}
     monkeypatch.setattr("diffharness.stages.dictionary._splice", lambda *_: None)
     assert diffharness.run(diffharness.RunConfig.make(options)).run.layer == (layers[0] if layers else 1)
+
+
+def test_recordings_of_some_layers_refuse_auto(recorded, tmp_path):
+    options = {"layer": "auto", "device": "cpu", "output": tmp_path / "run"}
+    options |= {f"{side}_results": folder for side, folder in recorded.items()}
+    with pytest.raises(
+        UsageError, match=r"--layer auto chooses among all layers, but --baseline-results .* leave --layer"
+    ):
+        diffharness.run(diffharness.RunConfig.make(options))
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_paired_recordings_are_what_a_replay_reads(recorded, small, tmp_path):

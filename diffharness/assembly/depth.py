@@ -29,7 +29,7 @@ class LayerChoice:
 def profiles(run: Run) -> tuple[schema.DepthProfile, ...]:
     """Every task's profile, in the leaderboard's order."""
     rows = run.read_json(run.comparison(), "comparison.json")["rows"]
-    return _profiles(run.read_json(run.depth(), "depth.json"), rows, run.config.smallest_effect)
+    return profiles_from(run.read_json(run.depth(), "depth.json"), rows, run.config.smallest_effect)
 
 
 def missing(run: Run) -> Mapping[str, str]:
@@ -100,9 +100,10 @@ def _percent(share: float) -> str:
     return f"{100 * share:.0f}\u00a0%"
 
 
-def _profiles(
+def profiles_from(
     body: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], smallest_effect: float
 ) -> tuple[schema.DepthProfile, ...]:
+    """Profiles from what the stage left, the leaderboard's rows and the smallest gap that counts."""
     from diffharness.assembly.scores import moved_tasks
 
     moved = moved_tasks(rows, smallest_effect)
