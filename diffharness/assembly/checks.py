@@ -12,7 +12,6 @@ from diffharness.report import schema
 
 if TYPE_CHECKING:
     from diffharness.attribution.account import TaskAccount
-    from diffharness.evaluation.comparison import Comparison
 
 SMALLEST_SHARE = 0.05
 """A category is checked where it accounts for at least this share of the gap and its interval excludes 0."""
@@ -51,15 +50,13 @@ def no_check_reason(part: Mapping[str, Any], gap: float, *, moved: bool) -> str:
     return "not checked"
 
 
-def ablation(found: Comparison) -> schema.Ablation:
-    """The row of an exact check, from the comparison ablated → candidate."""
+def ablation(row: Mapping[str, Any]) -> schema.Ablation:
+    """An exact check, from a row of `checks.json`."""
     return schema.Ablation(
-        score=found.baseline,
-        change=found.candidate - found.baseline,
-        interval=schema.Interval(
-            low=found.result.low, high=found.result.high, level=found.result.level, method=found.result.method
-        ),
-        n=found.result.n,
+        score=row["score"],
+        change=row["change"],
+        interval=schema.Interval(**{key: row[key] for key in ("low", "high", "level", "method")}),
+        n=row["n"],
     )
 
 

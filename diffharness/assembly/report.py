@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from itertools import zip_longest
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 import numpy as np
 from pydantic import BaseModel
@@ -16,7 +16,7 @@ from pydantic import BaseModel
 from diffharness import __version__, defaults
 from diffharness.artifacts import fingerprint
 from diffharness.assembly import depth, shapley
-from diffharness.assembly.checks import no_check_reason
+from diffharness.assembly.checks import ablation, no_check_reason
 from diffharness.assembly.claims import claims
 from diffharness.assembly.scores import decisions
 from diffharness.assembly.shift import shift
@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 N_CHANGED = 12
 """Shared latents shown as what changed."""
 Part = TypeVar("Part", bound=BaseModel)
+Checked: TypeAlias = tuple[str, str | None, str | None]
+"""What an exact check is of: task, category and origin."""
 MAIN = ("baseline", "candidate")
 ORDER = (
     "the mean of both orders: what is written under the candidate's upper layers and read at the baseline's state, and "
@@ -116,7 +118,10 @@ def _withheld(run: Run, comparison: Mapping[str, Any]) -> _Mechanism:
 
 def _mechanism(run: Run, rows: Sequence[Mapping[str, Any]]) -> _Mechanism:
     account = run.read_json(run.account(), "account.json")
-    ablations = {(a.pop("task"), a.pop("category")): a for a in run.read_json(run.checks(), "checks.json")}
+    ablations = {
+        (row["task"], row["category"], row["origin"]): ablation(row)
+        for row in run.read_json(run.checks(), "checks.json")
+    }
     controls = run.read_json(run.controls(), "controls.json") if run.config.controls else []
     dictionaries = [MAIN, *run.ancestral]
     described = {sides: run.read_json(run.latents(sides), "latents.json") for sides in dictionaries}
@@ -184,7 +189,7 @@ def _quality(run: Run, pair: tuple[str, ...], counts: dict[str, int]) -> schema.
 def _tasks(
     rows: Sequence[Mapping[str, Any]],
     account: Mapping[str, Any],
-    ablations: Mapping[tuple[str, ...], Mapping[str, Any]],
+    ablations: Mapping[Checked, schema.Ablation],
     smallest_effect: float,
 ) -> tuple[schema.Task, ...]:
     tasks = []
@@ -212,6 +217,7 @@ def _tasks(
                 not_tracked=found["not_tracked"] if found else None,
                 interaction=found["interaction"] if found else None,
                 components=_components(row["task"], found, ablations, verdict) if found else (),
+                upper_check=ablations.get((row["task"], None, "upper")) if found else None,
                 account_reason=reason,
                 completeness=found["completeness"] if found else None,
                 n_accounted=found["n_accounted"] if found else 0,
@@ -222,13 +228,13 @@ def _tasks(
 
 
 def _components(
-    task: str, found: Mapping[str, Any], ablations: Mapping[tuple[str, ...], Mapping[str, Any]], verdict: str
+    task: str, found: Mapping[str, Any], ablations: Mapping[Checked, schema.Ablation], verdict: str
 ) -> tuple[schema.Component, ...]:
     moved = verdict in ("improved", "regressed")
     gap = found["surrogate"]["gap"]
     parts = []
     for part in found["components"]:
-        check = ablations.get((task, part["category"])) if part["origin"] == "written" else None
+        check = ablations.get((task, part["category"], part["origin"])) if part["kind"] == "latents" else None
         parts.append(
             schema.Component(
                 **{key: part[key] for key in _COMPONENT},
@@ -237,7 +243,7 @@ def _components(
                 p_value=part["p_value"],
                 q_value=part["q_value"],
                 n_latents=part["n_latents"],
-                ablation=schema.Ablation.model_validate(check) if check else None,
+                ablation=check,
                 ablation_reason=None if check else no_check_reason(part, gap, moved=moved),
             )
         )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from diffharness.report.numbers import percent, signed
+from diffharness.report.numbers import interval, percent, signed
 from diffharness.report.schema import Task
 from diffharness.report.view import is_real, parts
 
@@ -15,7 +15,7 @@ def account_notes(task: Task) -> tuple[str, ...]:
     """Notes on an account of a real gap: how it arose, the error, the prior, the interaction, odd shares."""
     if task.surrogate is None or not task.components or not is_real(task) or not task.surrogate.gap:
         return ()
-    found = (_origins(task), _error(task), _prior(task), _interaction(task), _shares(task))
+    found = (_origins(task), _upper(task), _error(task), _prior(task), _interaction(task), _shares(task))
     return tuple(note for note in found if note is not None)
 
 
@@ -39,6 +39,15 @@ def _origins(task: Task) -> str | None:
     return (
         f"Written differently at the layer: {signed(written)}; read differently above it: {signed(read)}; "
         f"a prior: {signed(prior)}."
+    )
+
+
+def _upper(task: Task) -> str | None:
+    if task.upper_check is None:
+        return None
+    return (
+        f"By lm-eval's own score the candidate's layers above, put on the baseline's state, change {task.metric} by "
+        f"{signed(task.upper_check.change)} {interval(task.upper_check.interval)}: what is read and the prior together."
     )
 
 

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from diffharness import defaults
-from diffharness.errors import RunError
 from diffharness.stages.naming import is_named_by_probes, probes_of, taxonomy_of
 from diffharness.stages.reading import (
     MAIN,
@@ -28,7 +26,7 @@ if TYPE_CHECKING:
     from diffharness.attribution.forms import TaskForms
     from diffharness.attribution.states import ModelPair
     from diffharness.crosscoder.model import Crosscoder
-    from diffharness.evaluation.scores import Evaluation, TaskInfo
+    from diffharness.evaluation.scores import TaskInfo
     from diffharness.pipeline import Run
 
 
@@ -122,64 +120,12 @@ def account(run: Run, folder: Path, progress: Progress) -> None:
 
 
 def check(run: Run, folder: Path, progress: Progress) -> None:
-    """Put each clearly contributing category back to the baseline's version and let lm-eval score what is left."""
-    from diffharness.assembly.checks import ablation, clear_contributions
-    from diffharness.attribution.interventions import put_back
-    from diffharness.evaluation import comparison, harness
+    """Run the models without each clearly contributing category and let lm-eval score what is left."""
+    from diffharness.assembly.checks import clear_contributions
+    from diffharness.stages.checking import exact_check
 
-    latents = read_latents(run, MAIN)
     wanted = clear_contributions(read_rows(run), read_account(run)["tasks"], run.config.smallest_effect)
-    ablations: list[dict[str, Any]] = []
-    if not wanted:
-        write_json(folder / "checks.json", ablations)
-        return
-    candidate = _candidate_of_checks(run, {task for tasks in wanted.values() for task in tasks}, progress)
-    for position, (category, tasks) in enumerate(wanted.items()):
-        chosen = np.array([latent.index for latent in latents if latent.category == category])
-        model = run.session.model("candidate").hf_model
-        with put_back(model, run.session.reader("baseline"), load_crosscoder(run, MAIN), chosen):
-            ablated, _ = harness.evaluate(
-                run.session.model("candidate"), run.session.tasks, only=tasks, limit=run.config.limit,
-                protocol=candidate.settings.get("protocol"),
-                progress=lambda done, total, p=position: progress(p * total + done, len(wanted) * total),
-            )  # fmt: skip
-        _same_questions(ablated, candidate)
-        for name in tasks:
-            metric = primary(run, candidate.task(name))
-            found = comparison.compare(
-                name, metric, ablated, candidate, run.session.tasks.aggregation(name, metric.metric),
-                np.random.default_rng(run.config.seed),
-            )  # fmt: skip
-            ablations.append({"task": name, "category": category, **ablation(found).model_dump(mode="json")})
-    write_json(folder / "checks.json", ablations)
-
-
-def _candidate_of_checks(run: Run, tasks: set[str], progress: Progress) -> Evaluation:
-    """What ablations are compared with: the candidate's evaluation, or one of the replayed weights.
-
-    Where another engine or an earlier run of lm-eval scored it, these weights score it again, so that the engine makes
-    no difference.
-    """
-    from diffharness.evaluation import harness
-
-    candidate = run.load_evaluation("candidate")
-    if "engine" not in candidate.settings:
-        return candidate
-    again, _ = harness.evaluate(
-        run.session.model("candidate"), run.session.tasks, only=[n for n in run.session.tasks.names if n in tasks],
-        limit=run.config.limit, protocol=candidate.settings["protocol"], progress=progress,
-    )  # fmt: skip
-    _same_questions(again, candidate)
-    return replace(again, settings={**again.settings, "protocol": candidate.settings["protocol"]})
-
-
-def _same_questions(ablated: Evaluation, candidate: Evaluation) -> None:
-    """Refuse an exact check that asked otherwise than the evaluation that it is compared with."""
-    from diffharness.evaluation.comparison import comparability
-
-    found = comparability(ablated, candidate)
-    if not found.prompts_equal:
-        raise RunError(f"the exact check was asked other prompts than the recorded evaluation ({found.notes[0]})")
+    write_json(folder / "checks.json", exact_check(run, wanted, progress))
 
 
 def control(run: Run, folder: Path, progress: Progress) -> None:

@@ -8,12 +8,18 @@ from diffharness.report.schema.base import Interval, Model, TaskVerdict
 
 
 class Ablation(Model):
-    """The exact check: the candidate with a category's latents put back to the baseline's version."""
+    """The exact check, in lm-eval's own metric, by running the models with another state at the layer.
+
+    Of what is written: the candidate with a category's latents put back to the baseline's version. Of what is read: the
+    category taken out of the baseline's state under either model's layers above.
+    """
 
     score: float
-    """lm-eval's own metric of the candidate without the category's change."""
+    """Of the candidate without the category's change; of what is read: of its layers above on the baseline's state
+    without the category."""
     change: float
-    """candidate − `score`: what the category's change is worth in the real metric, the rest in place."""
+    """What the category is worth in the real metric, the rest in place: candidate − `score`; of what is read: what
+    taking it out costs under the candidate's layers above, minus what it costs the baseline."""
     interval: Interval
     n: int
 
@@ -125,6 +131,9 @@ class Task(Model):
     components: tuple[Component, ...]
     account_reason: str | None = None
     """Why there is no account, where `components` is empty."""
+    upper_check: Ablation | None = None
+    """lm-eval's own score of the candidate's layers above on the baseline's state, and what it differs by from the
+    baseline's: the exact check of all that is read, the prior included."""
     completeness: float | None = None
     """Largest quadrature residual of a document, in the surrogate's unit."""
     n_accounted: int = 0
