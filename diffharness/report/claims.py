@@ -114,21 +114,18 @@ def _markdown_row(claim: Claim) -> str:
 
 
 def terminal_claims(report: Report, width: int) -> RenderableType | None:
-    """The claims on a terminal: a sentence, and the first of them."""
-    sentence = claims_sentence(report)
-    if sentence is None:
+    """The claims on a terminal: a sentence, and the first of them; none where nothing was tried."""
+    if not report.claims:
         return None
-    lines: list[RenderableType] = [Text(f"{TITLE} {sentence}.", style="dim")]
-    shown = ordered_claims(report)[:_MOST_LINES]
-    if shown:
-        room = max(10, (width - 46) // 2)
-        table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)
-        table.add_column("claim", no_wrap=True, overflow="ellipsis", max_width=room)
-        for name in ("effect", "random sets", "p"):
-            table.add_column(name, justify="right", no_wrap=True)
-        table.add_column("worded as", no_wrap=True, overflow="ellipsis", max_width=room)
-        for claim in shown:
-            numbers = (signed(claim.effect), random_range(claim), p_value(claim.p_corrected))
-            table.add_row(Text(claim_name(claim)), *map(Text, numbers), Text(brief(claim.words, 120)))
-        lines.append(table)
-    return Group(*lines)
+    n_causal = sum(claim.is_causal for claim in report.claims)
+    said = f"{TITLE} {n_causal} of {len(report.claims)} contributions do, and only these are worded as causes."
+    room = max(10, (width - 46) // 2)
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)
+    table.add_column("claim", no_wrap=True, overflow="ellipsis", max_width=room)
+    for name in ("effect", "random sets", "p"):
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("worded as", no_wrap=True, overflow="ellipsis", max_width=room)
+    for claim in ordered_claims(report)[:_MOST_LINES]:
+        numbers = (signed(claim.effect), random_range(claim), p_value(claim.p_corrected))
+        table.add_row(Text(claim_name(claim)), *map(Text, numbers), Text(brief(claim.words, 120)))
+    return Group(Text(said, style="dim"), table)
