@@ -22,21 +22,16 @@ from diffharness.stages.reading import (
     write_json,
 )
 from diffharness.stages.scoring import primary
+from diffharness.stages.shapley_values import NoShapleyError, generated_values, likelihood_values
 
 if TYPE_CHECKING:
     from diffharness.assembly.shapley import Written
     from diffharness.attribution.forms import TaskForms
-    from diffharness.attribution.real_metric import Answer, DocumentScorer
     from diffharness.attribution.set_scores import Aggregation
     from diffharness.attribution.shapley import Player, Resampled
     from diffharness.attribution.states import ModelPair
-    from diffharness.evaluation.ledger import Reading
     from diffharness.evaluation.scores import MetricKey
     from diffharness.pipeline import Run
-
-
-class NoShapleyError(Exception):
-    """Why a task has no Shapley values; shown in the report in their place."""
 
 
 @dataclass(frozen=True)
@@ -101,41 +96,32 @@ def _tasks(run: Run, account: Mapping[str, Any]) -> list[_Task]:
 
 def _row(run: Run, task: _Task, pair: ModelPair, progress: Progress) -> schema.Shapley:
     from diffharness.assembly.shapley import Scored, row
-    from diffharness.attribution.real_metric import DocumentScorer, SetScores, is_same
+    from diffharness.attribution.real_metric import is_same
     from diffharness.attribution.shapley import plan_for, players_of, shapley_values
     from diffharness.evaluation.comparison import clusters
 
-    if task.output_type == "generate_until":
-        raise NoShapleyError("its answers are generated")
     rng = np.random.default_rng(run.config.seed)
-    candidate = run.load_evaluation("candidate")
-    readings = candidate.ledger.by_document(task.name)
-    readings = {doc_id: readings.get(doc_id, []) for doc_id in task.written.doc_ids}
-    rolling = task.output_type == "loglikelihood_rolling"
-    scorer = DocumentScorer(run.session.tasks.tasks[task.name], task.metric.metric, rolling=rolling)
-    documents = candidate.of(task.name, task.metric.filter)
-    recorded = [documents[d].values[task.metric.metric] for d in readings]
-    own_clusters = clusters([documents[d] for d in readings])
-    _check_scoring(scorer, readings, recorded)
-
+    of_task = run.load_evaluation("candidate").of(task.name, task.metric.filter)
+    documents = [of_task[doc_id] for doc_id in task.written.doc_ids]
+    weight_N = np.array([task.forms.weights[d.doc_id] for d in documents]) / np.mean(list(task.forms.weights.values()))
     categories = [latent.category for latent in read_latents(run, MAIN)]
-    weight_N = np.array([task.forms.weights[d] for d in readings]) / np.mean(list(task.forms.weights.values()))
     sums = {name: value for name, value in task.written.sums(weight_N).items() if name in categories}
     players = players_of(sums)
     plan = plan_for(len(players), rng)
-    sets = SetScores(pair, readings, members(players, categories))
-    scored = sets.score(scorer, plan.member_SP, progress)
-    _check_replay(run, scored.whole_N, list(readings.values()))
+    values_of = generated_values if task.output_type == "generate_until" else likelihood_values
+    values_SN = values_of(run, task.metric, documents, pair, members(players, categories), plan.member_SP, progress)
 
+    recorded = [document.values[task.metric.metric] for document in documents]
     aggregation = run.session.tasks.aggregation(task.name, task.metric.metric)
-    score_S, resampled = _scores(task, [*scored.values_SN, recorded], aggregation)
+    score_S, resampled = _scores(task, [*values_SN, recorded], aggregation)
+    own_clusters = clusters(documents)
     values = shapley_values(plan, score_S[:-1], resampled, len(recorded), rng, clusters=own_clusters)
     found = Scored(
         task=task.name,
         metric=task.metric.metric,
         score_S=score_S[:-1],
         recorded=float(score_S[-1]),
-        n_changed=sum(not is_same(a, b) for a, b in zip(scored.values_SN[-1], recorded, strict=True)),
+        n_changed=sum(not is_same(a, b) for a, b in zip(values_SN[-1], recorded, strict=True)),
         exact=plan.exact,
         same_unit=task.same_unit,
         direction=1 if task.forms.higher_is_better == task.metric.higher_is_better else -1,
@@ -170,45 +156,3 @@ def _scores(
     if is_drawn:
         score_S = found(sample_N[None])[0]
     return score_S, lambda w_RN: found(w_RN * sample_N)[:, :-1]
-
-
-def _check_scoring(scorer: DocumentScorer, readings: Mapping[int, Sequence[Reading]], recorded: Sequence[Any]) -> None:
-    """Refuse a task whose values do not follow from its log-likelihoods by its own function."""
-    from diffharness.attribution.real_metric import is_same
-
-    for (doc_id, own), value in zip(readings.items(), recorded, strict=True):
-        answers = [(r.log_likelihood, r.greedy is not False) for r in own if r.log_likelihood is not None]
-        if len(answers) == len(own) and not is_same(scorer.value(doc_id, own, answers), value):
-            raise NoShapleyError(
-                f"the task's own function does not give document {doc_id}'s recorded {scorer.metric} again from its "
-                "log-likelihoods"
-            )
-
-
-def _check_replay(run: Run, whole_N: Sequence[Sequence[Answer]], readings: Sequence[Sequence[Reading]]) -> None:
-    """Refuse a task on which the candidate's own state does not give its recorded answers, as the validity gate does.
-
-    Raises:
-        NoShapleyError: log-likelihoods or decisions are further off than replay may be.
-    """
-    from diffharness.activations.validity import Agreement, tolerance_of
-
-    model = run.session.model("candidate").hf_model
-    quantised = getattr(model.config, "quantization_config", None) is not None
-    rows = [pair for own, answers in zip(readings, whole_N, strict=True) for pair in zip(own, answers, strict=True)]
-    off = [abs(a[0] - r.log_likelihood) / len(r.targets) for r, a in rows if r.log_likelihood is not None]
-    decisions = [r.greedy == a[1] for r, a in rows if r.greedy is not None]
-    found = Agreement(
-        n_sequences=len(rows),
-        n_requests=len(off),
-        median=float(np.median(off)) if off else None,
-        maximum=max(off, default=None),
-        n_decisions=len(decisions),
-        n_changed=decisions.count(False),
-        tolerance=tolerance_of([str(model.dtype)], quantised=quantised),
-    )
-    if not found.holds:
-        raise NoShapleyError(
-            f"the candidate's own state does not give its recorded answers: {found.n_changed} of {found.n_decisions} "
-            f"decisions changed, log-likelihoods are off by up to {found.maximum or 0:.3g} nats a token"
-        )
