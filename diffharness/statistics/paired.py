@@ -13,11 +13,12 @@ import numpy as np
 import numpy.typing as npt
 from jaxtyping import Float
 
-from diffharness.statistics.bootstrap import N_RESAMPLES, sign_flip_interval
+from diffharness.statistics.bootstrap import sign_flip_interval
 from diffharness.statistics.discordant import mcnemar_mid_p, tango_interval
 from diffharness.statistics.power import smallest_detectable
 from diffharness.statistics.resampled import (
     N_EXCHANGES,
+    N_RESAMPLES,
     Resampled,
     Sums,
     mean_of_sums,
