@@ -13,15 +13,15 @@ from diffharness.report import schema
 if TYPE_CHECKING:
     from diffharness.attribution.account import TaskAccount
 
-SMALLEST_SHARE = 0.05
+SMALLEST_SHARE = 0.1
 """A category is checked where it accounts for at least this share of the gap and its interval excludes 0."""
 
 
 def clear_contributions(
     rows: Sequence[Mapping[str, Any]], tasks: Mapping[str, Mapping[str, Any]], smallest_effect: float
-) -> dict[str, list[str]]:
-    """By category, the tasks with a real gap to which it clearly contributes, by what it writes or is read as."""
-    wanted: dict[str, dict[str, None]] = {}
+) -> dict[str, dict[str, list[str]]]:
+    """By origin and category, the tasks with a real gap to which it clearly contributes."""
+    wanted: dict[str, dict[str, list[str]]] = {"written": {}, "read": {}}
     moved = moved_tasks(rows, smallest_effect)
     for name, task in tasks.items():
         gap = task["surrogate"]["gap"]
@@ -33,8 +33,8 @@ def clear_contributions(
                 and clear
                 and abs(part["contribution"]) >= SMALLEST_SHARE * abs(gap)
             ):
-                wanted.setdefault(part["category"], {})[name] = None
-    return {category: list(names) for category, names in wanted.items()}
+                wanted[part["origin"]].setdefault(part["category"], []).append(name)
+    return wanted
 
 
 def no_check_reason(part: Mapping[str, Any], gap: float, *, moved: bool) -> str:

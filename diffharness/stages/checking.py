@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 BASELINE, CANDIDATE = 0, 1
 N_SHARED = 3
 """Evaluations that all categories share: nothing changed in either model, and the swapped state."""
-N_OWN = 3
-"""Evaluations of a category's own: put back, and taken out of the baseline's state under either model's layers."""
+N_OWN = {"written": 1, "read": 2}
+"""Evaluations of a category's own: put back; taken out of the baseline's state under either model's layers above."""
 
 
 class ArmScorer:
@@ -158,12 +158,14 @@ class _Row:
         }
 
 
-def exact_check(run: Run, wanted: Mapping[str, Sequence[str]], progress: Progress) -> list[dict[str, Any]]:
+def exact_check(
+    run: Run, wanted: Mapping[str, Mapping[str, Sequence[str]]], progress: Progress
+) -> list[dict[str, Any]]:
     """What lm-eval's real metrics make of categories, by running the models without them.
 
     Args:
         run: whose models, tasks, latents and crosscoder.
-        wanted: by category, the tasks that it is checked on.
+        wanted: by origin (`written`, `read`) and category, the tasks that it is checked on.
         progress: called with (done, all).
 
     Returns:
@@ -179,22 +181,27 @@ def exact_check(run: Run, wanted: Mapping[str, Sequence[str]], progress: Progres
     """
     from diffharness.attribution.interventions import Arm
 
-    if not wanted:
+    tasks = {name for categories in wanted.values() for names in categories.values() for name in names}
+    if not tasks:
         return []
-    scorer = ArmScorer(run, N_SHARED + N_OWN * len(wanted), progress)
+    total = N_SHARED + sum(N_OWN[origin] * len(categories) for origin, categories in wanted.items())
+    scorer = ArmScorer(run, total, progress)
     baseline, candidate = scorer.reproduced(BASELINE), scorer.reproduced(CANDIDATE)
     latents = read_latents(run, MAIN)
-    swapped = scorer.score(CANDIDATE, Arm("swap"), [name for tasks in wanted.values() for name in tasks])
+    swapped = scorer.score(CANDIDATE, Arm("swap"), sorted(tasks))
     rows = [_effect(run, info.name, None, "upper", (baseline, swapped), score=swapped) for info in swapped.tasks]
-    for category, tasks in wanted.items():
-        chosen = tuple(latent.index for latent in latents if latent.category == category)
-        put_back = scorer.score(CANDIDATE, Arm("put_back", chosen), tasks)
-        swapped_without = scorer.score(CANDIDATE, Arm("swap", chosen), tasks)
-        baseline_without = scorer.score(BASELINE, Arm("remove", chosen), tasks)
-        for name in tasks:
-            rows.append(_effect(run, name, category, "written", (put_back, candidate), score=put_back))
-            read = (swapped_without, swapped), (baseline_without, baseline)
-            rows.append(_effect(run, name, category, "read", *read, score=swapped_without))
+    chosen: dict[str, tuple[int, ...]] = {}
+    for latent in latents:
+        chosen[latent.category] = (*chosen.get(latent.category, ()), latent.index)
+    for category, names in wanted.get("written", {}).items():
+        put_back = scorer.score(CANDIDATE, Arm("put_back", chosen[category]), names)
+        change = put_back, candidate
+        rows += [_effect(run, name, category, "written", change, score=put_back) for name in names]
+    for category, names in wanted.get("read", {}).items():
+        swapped_without = scorer.score(CANDIDATE, Arm("swap", chosen[category]), names)
+        baseline_without = scorer.score(BASELINE, Arm("remove", chosen[category]), names)
+        changes = (swapped_without, swapped), (baseline_without, baseline)
+        rows += [_effect(run, name, category, "read", *changes, score=swapped_without) for name in names]
     return [row.body() for row in rows]
 
 

@@ -45,22 +45,29 @@ def test_only_primary_rows_make_a_task_moved():
 
 def part(category: str | None, contribution: float, spread: float = 0.01, kind: str = "latents") -> dict[str, Any]:
     low, high = contribution - spread, contribution + spread
-    return {"kind": kind, "category": category, "contribution": contribution, "low": low, "high": high}
+    return {
+        "kind": kind,
+        "origin": "written",
+        "category": category,
+        "contribution": contribution,
+        "low": low,
+        "high": high,
+    }
 
 
-PARTS = [part("x", 0.05), part("y", 0.05, 0.1), part("z", 0.004, 0.001), part(None, 0.05, kind="bias")]
+PARTS = [part("x", 0.05), part("y", 0.05, 0.1), part("z", 0.009, 0.001), part(None, 0.05, kind="bias")]
 
 
 def test_checked_are_clear_latent_contributions_to_moved_tasks():
     rows = [row("a", 0.1, 0.05, 0.15), row("b", 0.0, -0.1, 0.1)]
     tasks = {name: {"surrogate": {"gap": 0.1}, "components": PARTS} for name in ("a", "b")}
-    assert clear_contributions(rows, tasks, 0.02) == {"x": ["a"]}
+    assert clear_contributions(rows, tasks, 0.02) == {"written": {"x": ["a"]}, "read": {}}
 
 
 def test_what_is_not_checked_says_why():
     reasons = [no_check_reason(p, 0.1, moved=True) for p in PARTS[1:]]
     assert reasons == [
-        "its contribution is not clear", "it accounts for less than 5% of the gap", "only latents can be put back",
+        "its contribution is not clear", "it accounts for less than 10% of the gap", "only latents can be put back",
     ]  # fmt: skip
     assert no_check_reason(PARTS[0], 0.1, moved=False) == "no gap to explain"
 
@@ -69,9 +76,11 @@ def test_controls_compare_the_real_leader_with_both_destructions():
     class Blind:
         task = "a"
         gap = 1.0
-        latents_L = np.array([0.0, 1.0, 3.0])
 
-    tasks = {"a": {"surrogate": {"gap": 1.0}, "latents": [0.6, 0.2, 0.2]}}
+        def latents_L(self, origin: str) -> np.ndarray:
+            return np.array({"written": [0.0, 1.0, 1.0], "read": [0.0, 0.0, 2.0]}[origin])
+
+    tasks = {"a": {"surrogate": {"gap": 1.0}, "latents": {"written": [0.4, 0.2, 0.1], "read": [0.2, 0.0, 0.1]}}}
     found = controls(
         tasks, categories=["x", "y", "z"], moved=["a"], blind_accounts=[Blind()], blind_categories=["x", "x", "z"],
         rng=np.random.default_rng(0),

@@ -37,7 +37,7 @@ def category(run):
 
 @pytest.fixture(scope="module")
 def rows(run, category):
-    return exact_check(run, {category: TASKS}, lambda _done, _total: None)
+    return exact_check(run, {"written": {category: TASKS}, "read": {category: TASKS}}, lambda _done, _total: None)
 
 
 @pytest.fixture(scope="module")
@@ -125,11 +125,11 @@ def test_machinery_that_does_not_reproduce_the_scores_is_refused(run, category, 
 
     monkeypatch.setattr(interventions, "_at", off)
     with pytest.raises(RunError, match="does not give its own scores"):
-        exact_check(run, {category: ["tiny_choice"]}, lambda _done, _total: None)
+        exact_check(run, {"written": {category: ["tiny_choice"]}}, lambda _done, _total: None)
 
 
 def test_progress_ends_with_everything(run, category):
     seen = []
-    exact_check(run, {category: ["tiny_choice"]}, lambda done, total: seen.append(done / total))
+    exact_check(run, {"written": {category: ["tiny_choice"]}}, lambda done, total: seen.append(done / total))
     assert max(seen) == seen[-1] == 1.0
     assert min(seen) < 0.2
