@@ -4,7 +4,8 @@ A flip is a document whose score changed. Its kind is what the answer of the sid
 candidate (the document was lost) or the baseline (it was gained). An answer may show several signs; all are kept, and
 the first in the order of `KINDS` is the kind. A sign of `refused` or `truncated` that the better answer shows as well
 is kept but decides nothing: it is not what the two differ in. `answer differs` is what is left: skill, as far as can be
-told. Signs are read from texts by rules, and rules err: an answer word that is a common word may be found by accident.
+told. A sign is no proof: a model that does not know the answer may ramble up to the limit. Signs are read from texts by
+rules, and rules err: an answer that is a common word may be found by accident.
 """
 
 from __future__ import annotations

@@ -22,7 +22,7 @@ def flips_of(report: Report, task: Task) -> FlipKinds | None:
 
 
 def flips_sentence(found: FlipKinds) -> str:
-    """How many documents changed, and how many of the lost and gained ones for a reason that is not skill."""
+    """How many documents changed, and how many of those lost and gained show a sign of something other than skill."""
     other = [kind for kind in found.kinds if kind.kind != REST]
     sentence = (
         f"{count(found.n_flips)} of {count(found.n)} documents changed their score: {count(found.n_lost)} lost, "
@@ -32,9 +32,10 @@ def flips_sentence(found: FlipKinds) -> str:
         return f"{sentence}."
     lost, gained = sum(kind.n_lost for kind in other), sum(kind.n_gained for kind in other)
     if not lost + gained:
-        return f"{sentence}; no answer shows a reason other than skill."
+        return f"{sentence}; no answer shows a sign of anything but skill."
     return (
-        f"{sentence}; of these, {count(lost)} and {count(gained)} show a reason that is not skill ({_listing(other)})."
+        f"{sentence}; of these, {count(lost)} and {count(gained)} show a sign of something other than skill "
+        f"({_listing(other)}), which may be why."
     )
 
 
@@ -65,12 +66,13 @@ def largest_parts(kind: FlipKind) -> str:
 
 
 def terminal_line(report: Report, task: Task) -> str | None:
-    """One line beneath a task's account; none where nothing but skill, or nothing at all, is seen."""
+    """One line beneath a task's account; none where no sign of anything but skill is seen."""
     found = flips_of(report, task)
     other = [kind for kind in found.kinds if kind.kind != REST] if found is not None else []
     if found is None or not other:
         return None
-    return f"not skill: {_listing(other)}, of {count(found.n_lost)} documents lost and {count(found.n_gained)} gained"
+    moved = f"{count(found.n_lost)} documents lost and {count(found.n_gained)} gained"
+    return f"signs other than skill: {_listing(other)}, of {moved}"
 
 
 def markdown_flips(report: Report, task: Task) -> str | None:

@@ -47,8 +47,8 @@ def test_older_reports_have_none(report):
 def test_the_sentence_counts_what_is_not_skill(report):
     said = flips_sentence(flips("t"))
     assert said == (
-        "11 of 200 documents changed their score: 8 lost, 3 gained; of these, 5 and 1 show a reason that is not skill "
-        "(6 refused)."
+        "11 of 200 documents changed their score: 8 lost, 3 gained; of these, 5 and 1 show a sign of something other "
+        "than skill (6 refused), which may be why."
     )
 
 
@@ -60,7 +60,7 @@ def test_every_view_shows_the_kinds(report):
     assert "| refused | 5 | 1 | −0.020 | safety −0.300, " in text
     out = io.StringIO()
     print_report(report, Console(file=out, width=120))
-    assert "not skill: 6 refused, of 8 documents lost and 3 gained" in " ".join(out.getvalue().split())
+    assert "signs other than skill: 6 refused, of 8 documents lost and 3 gained" in " ".join(out.getvalue().split())
 
 
 def test_a_task_where_only_skill_is_seen_has_no_line_in_the_terminal(report):
@@ -68,7 +68,7 @@ def test_a_task_where_only_skill_is_seen_has_no_line_in_the_terminal(report):
     only = found.model_copy(update={"kinds": found.kinds[1:]})
     task = report.tasks[0].model_copy(update={"task": "t"})
     assert terminal_line(report.model_copy(update={"flips": (only,)}), task) is None
-    assert "no answer shows a reason other than skill" in flips_sentence(only)
+    assert "no answer shows a sign of anything but skill" in flips_sentence(only)
 
 
 @pytest.mark.parametrize(("moved", "words"), [(True, "Answers moved to choice 3: 25"), (False, "did not clearly move")])
