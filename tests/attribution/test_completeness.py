@@ -39,7 +39,7 @@ def accounts(pair):
 def residuals(pair) -> tuple[np.ndarray, np.ndarray]:
     """Written and read: each document's |residual| by order over what the bracket has to sum to."""
     written, read = [], []
-    for a in account_for(pair, list(FORMS.values()), **FINE):
+    for a in account_for(pair, list(FORMS.values())[::2], **FINE):
         gap = a.m_candidate - a.m_baseline
         written.append([w.residual / (gap - upper) for w, upper in zip(a.written, a.upper, strict=True)])
         read.append([r.residual / (u - prior) for r, u, prior in zip(a.read, a.upper, a.prior, strict=True)])
@@ -146,7 +146,7 @@ def test_what_too_few_nodes_miss_is_kept_as_the_residual(pair, accounts):
 
 
 @pytest.mark.xfail(strict=True, raises=AssertionError, reason="log-probabilities near 0 are rounded to float32")
-@pytest.mark.parametrize("log_odds", [12, 20])
+@pytest.mark.parametrize("log_odds", [12])
 def test_a_target_that_becomes_all_but_certain_is_complete(tiny_models, log_odds):
     models = [copy.deepcopy(m.hf_model) for m in tiny_models]
     prompt = (1, 5, 9)
