@@ -100,6 +100,35 @@ def controls(
     return found
 
 
+def by_seeds(found: Sequence[tuple[Sequence[TaskAccount], Sequence[str]]]) -> dict[str, list[dict[str, Any]]]:
+    """What crosscoders trained with other seeds make of the gaps.
+
+    Args:
+        found: each one's accounts and its latents' names.
+
+    Returns:
+        By task, a row a component: kind, origin, category and its contribution by each of them.
+    """
+    from diffharness.assembly.account import present
+    from diffharness.attribution.account import contributions
+
+    sums: dict[str, dict[tuple[str, str | None, str | None], list[float]]] = {}
+    every = present([name for _, names in found for name in names])
+    for accounts, names in found:
+        for account in accounts:
+            parts = contributions(account, names, every)
+            for key, value in zip(parts.keys, account.mean(parts.values_NC).tolist(), strict=True):
+                rows = sums.setdefault(account.task, {})
+                rows.setdefault((key.kind, key.origin, key.category), []).append(value)
+    return {
+        task: [
+            dict(zip(("kind", "origin", "category", "seeds"), (*key, values), strict=True))
+            for key, values in rows.items()
+        ]
+        for task, rows in sums.items()
+    }
+
+
 def _control(
     name: str, task: str, category: str, share: float | None, control_share: float | None, is_largest: float
 ) -> schema.Control:

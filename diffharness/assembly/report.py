@@ -122,7 +122,7 @@ def _mechanism(run: Run, rows: Sequence[Mapping[str, Any]]) -> _Mechanism:
         (row["task"], row["category"], row["origin"]): ablation(row)
         for row in run.read_json(run.checks(), "checks.json")
     }
-    controls = run.read_json(run.controls(), "controls.json") if run.config.controls else []
+    tried = run.read_json(run.controls(), "controls.json") if run.config.controls else {"controls": [], "seeds": {}}
     dictionaries = [MAIN, *run.ancestral]
     described = {sides: run.read_json(run.latents(sides), "latents.json") for sides in dictionaries}
     categories, categories_reason = shift(run, described)
@@ -130,7 +130,7 @@ def _mechanism(run: Run, rows: Sequence[Mapping[str, Any]]) -> _Mechanism:
     completeness = account["completeness"]
     latents = _latents(described[MAIN]["latents"], account["tasks"])
     return _Mechanism(
-        tasks=_tasks(rows, account, ablations, run.config.smallest_effect),
+        tasks=_tasks(rows, _with_seeds(account, tried["seeds"]), ablations, run.config.smallest_effect),
         notes=(*(f"Texts of the crosscoder: {note}." for note in corpus["notes"]), *_control_notes(run, described)),
         quality=tuple(_quality(run, sides, described[sides]["counts"]) for sides in dictionaries),
         categories=categories,
@@ -141,7 +141,7 @@ def _mechanism(run: Run, rows: Sequence[Mapping[str, Any]]) -> _Mechanism:
         corpus=tuple(schema.CorpusSource.model_validate(source) for source in corpus["sources"]),
         claims=claims(run, account["tasks"], rows),
         completeness=schema.Completeness.model_validate(completeness) if completeness else None,
-        controls=tuple(schema.Control.model_validate(c) for c in controls),
+        controls=tuple(schema.Control.model_validate(c) for c in tried["controls"]),
     )
 
 
@@ -227,6 +227,19 @@ def _tasks(
     return tuple(tasks)
 
 
+def _with_seeds(account: Mapping[str, Any], seeds: Mapping[str, Sequence[Mapping[str, Any]]]) -> Mapping[str, Any]:
+    """The accounts with what other seeds' crosscoders make of every component."""
+    for task, rows in seeds.items():
+        found = {(row["kind"], row["origin"], row["category"]): row["seeds"] for row in rows}
+        for part in account["tasks"][task]["components"]:
+            part["seeds"] = found.get((part["kind"], part["origin"], part["category"]), [0.0] * _n_seeds(rows))
+    return account
+
+
+def _n_seeds(rows: Sequence[Mapping[str, Any]]) -> int:
+    return len(rows[0]["seeds"]) if rows else 0
+
+
 def _components(
     task: str, found: Mapping[str, Any], ablations: Mapping[Checked, schema.Ablation], verdict: str
 ) -> tuple[schema.Component, ...]:
@@ -243,6 +256,7 @@ def _components(
                 p_value=part["p_value"],
                 q_value=part["q_value"],
                 n_latents=part["n_latents"],
+                seeds=tuple(part.get("seeds", ())),
                 ablation=check,
                 ablation_reason=None if check else no_check_reason(part, gap, moved=moved),
             )

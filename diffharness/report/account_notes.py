@@ -9,13 +9,15 @@ from diffharness.report.view import is_real, parts
 LARGE_ERROR = 0.25
 """From this share of the gap on, the crosscoder explains too little."""
 _LARGE = 0.1
+_MOST_SEEDS = 3
+"""Categories of which the spread over seeds is said."""
 
 
 def account_notes(task: Task) -> tuple[str, ...]:
     """Notes on an account of a real gap: how it arose, the error, the prior, the interaction, odd shares."""
     if task.surrogate is None or not task.components or not is_real(task) or not task.surrogate.gap:
         return ()
-    found = (_origins(task), _upper(task), _error(task), _prior(task), _interaction(task), _shares(task))
+    found = (_origins(task), _upper(task), _error(task), _prior(task), _interaction(task), _shares(task), _seeds(task))
     return tuple(note for note in found if note is not None)
 
 
@@ -89,3 +91,14 @@ def _shares(task: Task) -> str | None:
     if all(part.share is None or -0.005 <= part.share <= 1.005 for part in parts(task)):
         return None
     return "Shares below 0 % or above 100 % are of parts that pull against each other and cancel in the gap."
+
+
+def _seeds(task: Task) -> str | None:
+    """How much the largest categories vary with the crosscoder's seed."""
+    found = []
+    for part in [p for p in parts(task) if p.kind == "latents" and p.category is not None][:_MOST_SEEDS]:
+        by_seed = [sum(values) for values in zip(*(c.seeds for c in part.members), strict=True)]
+        if by_seed:
+            spread = f"{signed(min(by_seed))} to {signed(max(by_seed))}" if len(by_seed) > 1 else signed(by_seed[0])
+            found.append(f"{part.category} {spread} (here {signed(part.contribution)})")
+    return f"By crosscoders of other seeds: {'; '.join(found)}." if found else None

@@ -14,6 +14,7 @@ from diffharness.stages.reading import (
     MAIN,
     Progress,
     load_crosscoder,
+    load_seeds,
     read_account,
     read_latents,
     read_rows,
@@ -129,15 +130,15 @@ def check(run: Run, folder: Path, progress: Progress) -> None:
 
 
 def control(run: Run, folder: Path, progress: Progress) -> None:
-    """Do the account of the moved tasks again with a random encoder, and with shuffled labels."""
-    from diffharness.assembly.checks import controls
+    """Do the account of the moved tasks again: with shuffled labels, a random encoder, crosscoders of other seeds."""
+    from diffharness.assembly.checks import by_seeds, controls
     from diffharness.assembly.scores import moved_tasks
     from diffharness.crosscoder.random_encoder import random_encoder
-    from diffharness.latents.description import annotate
 
-    moved = moved_tasks(read_rows(run), run.config.smallest_effect) & set(read_account(run)["tasks"])
+    tasks = read_account(run)["tasks"]
+    moved = moved_tasks(read_rows(run), run.config.smallest_effect) & set(tasks)
     if not moved or not is_named_by_probes(run):
-        write_json(folder / "controls.json", [])
+        write_json(folder / "controls.json", {"controls": [], "seeds": {}})
         return
     trained = load_crosscoder(run, MAIN)
     accounts: list[TaskAccount] = []
@@ -145,24 +146,33 @@ def control(run: Run, folder: Path, progress: Progress) -> None:
     if trained.n_latents <= defaults.RANDOM_ENCODER_LATENTS:
         x_NMD, heldout_NMD = run.harvested.training(MAIN)
         blind = random_encoder(trained, x_NMD, heldout_NMD=heldout_NMD, seed=run.config.seed).requires_grad_(False)
-        names = [a.category for a in annotate(blind, probes_of(run, MAIN, progress), taxonomy_of(run))]
-        accounts, _ = task_accounts(
-            run,
-            blind,
-            progress,
-            only=moved,
-            n_documents=min(defaults.CONTROL_DOCUMENTS, run.config.attribution_documents),
-        )
+        accounts, names = _account_again(run, blind, moved, progress)
     real = {latent.index: latent for latent in read_latents(run, MAIN)}
     body = controls(
-        read_account(run)["tasks"],
+        tasks,
         categories=[real[i].category for i in range(len(real))],
-        moved=[name for name in read_account(run)["tasks"] if name in moved],
+        moved=[name for name in tasks if name in moved],
         blind_accounts=accounts,
         blind_categories=names,
         rng=np.random.default_rng(run.config.seed),
     )
-    write_json(folder / "controls.json", [c.model_dump(mode="json") for c in body])
+    others = [
+        _account_again(run, other.to(trained.threshold.device), moved, progress) for other in load_seeds(run, MAIN)
+    ]
+    found = {"controls": [c.model_dump(mode="json") for c in body], "seeds": by_seeds(others)}
+    write_json(folder / "controls.json", found)
+
+
+def _account_again(
+    run: Run, crosscoder: Crosscoder, tasks: set[str], progress: Progress
+) -> tuple[list[TaskAccount], list[str]]:
+    """The accounts of some tasks by another crosscoder, on fewer documents, and the names of its latents."""
+    from diffharness.latents.description import annotate
+
+    names = [a.category for a in annotate(crosscoder, probes_of(run, MAIN, progress), taxonomy_of(run))]
+    n_documents = min(defaults.CONTROL_DOCUMENTS, run.config.attribution_documents)
+    accounts, _ = task_accounts(run, crosscoder, progress, only=tasks, n_documents=n_documents)
+    return accounts, names
 
 
 def report(run: Run, folder: Path) -> None:
