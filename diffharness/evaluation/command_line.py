@@ -22,12 +22,15 @@ from diffharness.evaluation.harness import PROTOCOL, create_model
 from diffharness.evaluation.recording import RecordingModel
 from diffharness.evaluation.scores import Evaluation
 
+_ABLATED = ("diffharness-ablated", "diffharness.attribution.ablated:AblatedModel")
+"""A model of a run's folder, by its name and where its class is, which is only looked at when it is asked for."""
+
 Ready = Callable[[RecordingModel], None]
 Finished = Callable[[RecordingModel, Evaluation, dict[str, Any]], None]
 
 
 def run_command_line(arguments: Sequence[str], ready: Ready, finished: Finished) -> None:
-    """Run lm-eval's command line with the recording model registered.
+    """Run lm-eval's command line with the recording model, and the models of a run's folder, registered.
 
     Args:
         arguments: what would follow `lm-eval`.
@@ -36,6 +39,8 @@ def run_command_line(arguments: Sequence[str], ready: Ready, finished: Finished)
     """
     from lm_eval.__main__ import cli_evaluate
 
+    if _ABLATED[0] not in registry.model_registry:
+        registry.model_registry.register(_ABLATED[0], target=_ABLATED[1])
     simple_evaluate = lm_eval.simple_evaluate
 
     def watched(*args: Any, **kwargs: Any) -> Any:
