@@ -19,7 +19,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from diffharness.report import cards, claims, depth, flips, latent_words, numbers, quality, text, view, words
+from diffharness.report import cards, claims, depth, flips, latent_words, numbers, quality, shapley, text, view, words
 from diffharness.report.account_notes import account_notes
 from diffharness.report.charts import DEPTH, MOST_WATERFALLS, Figure, figures
 from diffharness.report.glossary import GLOSSARY, anchor
@@ -55,6 +55,7 @@ def render_html(report: Report, drawn: Iterable[Figure] | None = None) -> str:
             "corpus": _capital(words.corpus_sentence(report)),
             "replay": _capital(words.replay_sentence(report)),
             "rescored": _capital(words.rescored_sentence(report)),
+            "shapley": _capital(shapley.agreement_sentence(report)),
             "annotation": _capital(latent_words.annotation_sentence(report.annotation)),
         },
         stale=quality.stale_sentences(report),
@@ -132,6 +133,7 @@ def _environment() -> Environment:
         check_word=words.check_word,
         claims=claims,
         flips=flips,
+        shapley=shapley,
         decoder_pairs=quality.decoder_pairs,
         rule_words=quality.rule_words,
         glossary_text=GLOSSARY.__getitem__,

@@ -18,6 +18,7 @@ from diffharness.report.markup import LIMIT_BYTES, Page, code, escape
 from diffharness.report.numbers import count, interval, percent, plain, signed
 from diffharness.report.quality import stale_sentences
 from diffharness.report.schema import Component, Document, Report, Task
+from diffharness.report.shapley import markdown_shapley
 from diffharness.report.text import brief
 from diffharness.report.view import by_severity, is_real, label, ordered, primary
 from diffharness.report.words import VERDICT_SIGNS, account_sentence, check_word, headline
@@ -91,8 +92,8 @@ def _why(page: Page, report: Report, pictures: list[tuple[str, str, str | None]]
     left_out = 0
     for task in real:
         block = _account(task, by_task.get(task.task))
-        changed = markdown_flips(report, task)
-        block = block if changed is None else f"{block}\n\n{changed}"
+        parts = (block, markdown_shapley(report, task), markdown_flips(report, task))
+        block = "\n\n".join(part for part in parts if part is not None)
         if left_out or not page.add(block, reserved + 100):
             left_out += 1
     if left_out:

@@ -8,6 +8,7 @@ from diffharness.report.markup import Page, code, escape
 from diffharness.report.numbers import count, interval, percent, plain, signed
 from diffharness.report.quality import ModelRow, model_rows, rule_words, stability_sentence
 from diffharness.report.schema import CrosscoderQuality, Report
+from diffharness.report.shapley import agreement_sentence
 from diffharness.report.text import brief, clean, shorten
 from diffharness.report.words import corpus_sentence, replay_sentence, rescored_sentence
 
@@ -24,8 +25,8 @@ def add_trust(page: Page, report: Report) -> None:
         page.add("\n".join(_quality_line(quality) for quality in report.quality[:12]))
         page.add(quality_table(report.quality[:12]))
     lines = []
-    for sentence in (corpus_sentence(report), replay_sentence(report), rescored_sentence(report)):
-        if sentence is not None:
+    for said in (corpus_sentence, replay_sentence, rescored_sentence, agreement_sentence):
+        if (sentence := said(report)) is not None:
             lines.append(f"- {escape(brief(sentence, 600))}")
     complete = report.validation.completeness
     if complete is not None:

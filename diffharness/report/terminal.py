@@ -21,6 +21,7 @@ from diffharness.report.latent_words import TOO_FEW, annotation_sentence, is_tol
 from diffharness.report.numbers import count, interval, p_value, percent, plain, signed
 from diffharness.report.quality import splice_sentence, stability_sentence, stale_sentences
 from diffharness.report.schema import CategoryShift, Component, CrosscoderQuality, Report, Task, TaskVerdict
+from diffharness.report.shapley import agreement_sentence, terminal_shapley
 from diffharness.report.text import brief, clean, squeeze
 from diffharness.report.view import (
     by_severity,
@@ -144,17 +145,15 @@ def _why(report: Report, width: int) -> RenderableType:
             lines.append(Padding(_bars(task), (0, 0, 0, 2)))
         else:
             lines.append(Padding(Text(brief(account_sentence(task), 5 * width)), (0, 0, 0, 2)))
-        not_skill = terminal_line(report, task)
-        if not_skill is not None:
-            lines.append(Padding(Text(brief(not_skill, 2 * width), style="dim"), (0, 0, 0, 2)))
+        for said in (terminal_shapley(report, task), terminal_line(report, task)):
+            if said is not None:
+                lines.append(Padding(Text(brief(said, 2 * width), style="dim"), (0, 0, 0, 2)))
     if len(real) > _MOST_WHY:
         lines.append(Text(f"… and {len(real) - _MOST_WHY} more tasks with a gap, in the report.", style="dim"))
     beaten = terminal_claims(report, width)
     if beaten is not None:
         lines.append(beaten)
-    layers = depth_sentence(report)
-    if layers is not None:
-        lines.append(Text(layers, style="dim"))
+    lines += [Text(said, style="dim") for said in (agreement_sentence(report), depth_sentence(report)) if said]
     return Group(*lines)
 
 
