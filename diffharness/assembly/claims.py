@@ -143,7 +143,7 @@ def worded(
 
     Args:
         body: what the claims stage left.
-        checks: the exact checks: `task`, `category`, `origin`, `change`, `interval`.
+        checks: the exact checks: `task`, `category`, `origin`, `change`, and `interval` or its `low` and `high`.
         accounts: by task, the account.
         rows: the leaderboard.
     """
@@ -192,5 +192,5 @@ def _worded(
 
 def _agrees(signed_effect: float, gap: float, check: Mapping[str, Any]) -> bool:
     """Whether lm-eval's own check has the effect's sign, each relative to its own gap, and its interval excludes 0."""
-    interval = check["interval"]
-    return signed_effect * gap * check["change"] > 0 and (interval["low"] > 0 or interval["high"] < 0)
+    bounds = check.get("interval", check)
+    return signed_effect * gap * check["change"] > 0 and (bounds["low"] > 0 or bounds["high"] < 0)

@@ -79,6 +79,12 @@ def test_signs_are_compared_each_with_its_own_gap():
     assert not said(claim(), [check()], gap=-0.6).is_causal
 
 
+def test_bounds_of_a_check_may_stand_in_an_interval_or_alone():
+    alone = {key: value for key, value in check(low=0.2, high=0.6).items() if key != "interval"}
+    assert said(claim(), [alone]).is_causal
+    assert not said(claim(), [{**alone, "low": -0.2}]).is_causal
+
+
 def test_a_cause_against_the_gap_is_called_that():
     effect = {"effect": -0.5, "interval": {"low": -0.7, "high": -0.3}}
     made = said(claim(**effect), [check(change=-0.4, interval={"low": -0.6, "high": -0.2})])
