@@ -19,11 +19,25 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from diffharness.report import cards, claims, depth, flips, latent_words, numbers, quality, shapley, text, view, words
+from diffharness.report import (
+    ablated,
+    cards,
+    claims,
+    depth,
+    flips,
+    latent_words,
+    numbers,
+    quality,
+    shapley,
+    text,
+    view,
+    words,
+)
 from diffharness.report.account_notes import account_notes
 from diffharness.report.charts import DEPTH, MOST_WATERFALLS, Figure, figures
 from diffharness.report.glossary import GLOSSARY, anchor
 from diffharness.report.schema import Component, Report, Task
+from diffharness.report.settling import interval_reason
 
 MOST_DOCUMENTS = 6
 _MOST_CHARACTERS = 1_200
@@ -145,7 +159,10 @@ def _environment() -> Environment:
         side_name=view.side_name,
         verdict_signs=words.VERDICT_SIGNS,
         verdict_reason=words.verdict_reason,
+        interval_reason=interval_reason,
         weight_of=view.weight_of,
+        ablated_name=ablated.shown_name,
+        ablated_rows=ablated.by_change,
         at_layer=depth.at,
         read_above=depth.read_above,
         most_documents=MOST_DOCUMENTS,

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from diffharness.report.ablated import markdown_ablated
 from diffharness.report.account_notes import account_notes
 from diffharness.report.claims import markdown_claims
 from diffharness.report.depth import markdown_depth
@@ -18,6 +19,7 @@ from diffharness.report.markup import LIMIT_BYTES, Page, code, escape
 from diffharness.report.numbers import count, interval, percent, plain, signed
 from diffharness.report.quality import stale_sentences
 from diffharness.report.schema import Component, Document, Report, Task
+from diffharness.report.settling import approximate_sentence, settling_sentence
 from diffharness.report.shapley import markdown_shapley
 from diffharness.report.text import brief
 from diffharness.report.view import by_severity, is_real, label, ordered, primary
@@ -35,6 +37,9 @@ def render_markdown(report: Report, figures: Iterable[tuple[str, str, str | None
     page.add(_models(report))
     page.add("#### Did the scores change?")
     page.table(_SCORE_HEAD, [_score_row(task) for task in by_severity(report.tasks)], "tasks", share=0.4)
+    for words in (settling_sentence(report), approximate_sentence(report)):
+        if words is not None:
+            page.add(f"{escape(words[0].upper() + words[1:])}.")
     end = Page(LIMIT_BYTES // 4)
     add_trust(end, report)
     add_provenance(end, report)
@@ -52,7 +57,7 @@ _SCORE_HEAD = """| task | metric | n | baseline | candidate | gap | interval | v
 def _score_row(task: Task) -> str:
     better = "" if task.higher_is_better else " (lower is better)"
     cells = (
-        escape(brief(task.task, 80)),
+        escape(brief(task.task, 80)) + (" (group)" if task.is_group else ""),
         escape(brief(task.metric, 40)) + better,
         count(task.n),
         plain(task.baseline),
@@ -98,6 +103,8 @@ def _why(page: Page, report: Report, pictures: list[tuple[str, str, str | None]]
             left_out += 1
     if left_out:
         page.add(f"… and {left_out} more tasks with a gap, in `report.html`.")
+    for block in markdown_ablated(report):
+        page.add(block, reserved)
     beaten = markdown_claims(report)
     if beaten is not None:
         page.add(beaten, reserved)

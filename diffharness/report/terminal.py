@@ -14,6 +14,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
+from diffharness.report.ablated import terminal_ablated
 from diffharness.report.claims import terminal_claims
 from diffharness.report.depth import depth_sentence
 from diffharness.report.flips import terminal_line
@@ -21,6 +22,7 @@ from diffharness.report.latent_words import TOO_FEW, annotation_sentence, is_tol
 from diffharness.report.numbers import count, interval, p_value, percent, plain, signed
 from diffharness.report.quality import splice_sentence, stability_sentence, stale_sentences
 from diffharness.report.schema import CategoryShift, Component, CrosscoderQuality, Report, Task, TaskVerdict
+from diffharness.report.settling import approximate_sentence, settling_sentence, shown
 from diffharness.report.shapley import agreement_sentence, terminal_shapley
 from diffharness.report.text import brief, clean, squeeze
 from diffharness.report.view import (
@@ -64,6 +66,8 @@ def print_report(report: Report, console: Console, folder: Path | None = None) -
     """Print the report's summary; `folder` is where its files lie, if they were written."""
     for part in (_head(report), _leaderboard(report, console.width), _why(report, console.width)):
         console.print(part)
+    if (ablated := terminal_ablated(report)) is not None:
+        console.print(ablated)
     if report.validation.mechanism_withheld is None:
         console.print(_shift(report, console.width))
     console.print(_trust(report))
@@ -88,7 +92,7 @@ def _head(report: Report) -> RenderableType:
 
 def _leaderboard(report: Report, width: int) -> RenderableType:
     """The table of tasks; only the names of tasks give way on a narrow terminal, never a number."""
-    tasks = by_severity(primary(report))
+    tasks = shown(report)
     start = _common_start(tasks)
     wide = width >= _WIDE
     names = ("n", "baseline", "candidate", "gap", "interval") if wide else ("n", "base", "cand", "gap", "interval")
@@ -112,9 +116,10 @@ def _leaderboard(report: Report, width: int) -> RenderableType:
             cells.append(Text(brief(task.metric, metric)))
         table.add_row(*cells, *map(Text, numbers), verdict)
     others = len(report.tasks) - len(tasks)
-    if others == 0:
-        return table
-    return Group(table, Text(f"and {others} rows of the tasks' other metrics, in the report", style="dim"))
+    below = [clean(words) for words in (settling_sentence(report), approximate_sentence(report)) if words is not None]
+    if others > 0:
+        below.append(f"and {others} rows of the tasks' other metrics, in the report")
+    return Group(table, *(Text(words, style="dim") for words in below))
 
 
 def _common_start(tasks: tuple[Task, ...]) -> int:
