@@ -92,10 +92,10 @@ class Batch:
     def log_likelihoods(self, logits_BTV: Float[Tensor, "B T V"]) -> Float[Tensor, " R"]:
         """Of every reading's scored tokens, summed in float64; nats."""
         scored_SV = logits_BTV.flatten(0, 1).index_select(0, self._place)
-        log_p = torch.log_softmax(scored_SV.float(), dim=-1)
+        log_p = torch.log_softmax(scored_SV.double(), dim=-1)
         token_log_p = log_p.gather(-1, self._token[:, None])[:, 0]
         zeros = torch.zeros(self.n_readings, dtype=torch.float64, device=token_log_p.device)
-        return zeros.index_add(0, self._reading, token_log_p.double())
+        return zeros.index_add(0, self._reading, token_log_p)
 
     def path(self, logits_BTV: Float[Tensor, "B T V"]) -> Float[Tensor, " G"]:
         """m of every document, differentiable in the logits."""

@@ -66,7 +66,7 @@ class PairStates:
         tokens, latents, values = [], [], []
         step = max(1, _CHUNK_CELLS // self._crosscoder.n_latents)
         with torch.no_grad():
-            for start in range(0, len(self._row_N), step):
+            for start in range(0, max(1, len(self._row_N)), step):
                 f_NML = self._crosscoder.encode(self._coded_states(start, start + step).float())
                 f_NML = f_NML[:, None].expand(-1, 2, -1) if f_NML.ndim == 2 else f_NML
                 token_E, latent_E = f_NML.any(dim=1).nonzero(as_tuple=True)
@@ -82,7 +82,7 @@ class PairStates:
 
     def _chunks(self) -> Iterator[slice]:
         step = max(1, _CHUNK_CELLS // self._decoder_LMD.shape[-1])
-        yield from (slice(start, start + step) for start in range(0, len(self.token_E), step))
+        yield from (slice(start, start + step) for start in range(0, max(1, len(self.token_E)), step))
 
     def decoded(self, model: int, latents: Tensor | None = None) -> Float[Tensor, "B T D"]:
         """Σ_j f_j d_j^m at coded positions, 0 elsewhere.

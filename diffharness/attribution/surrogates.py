@@ -77,7 +77,7 @@ def _sigmoid(m: float) -> float:
 
 
 def _log_odds(log_p: Tensor) -> Tensor:
-    log_p = log_p.clamp(max=-1e-12)
+    log_p = log_p.clamp(max=-1e-15)
     log_rest = torch.where(log_p > -math.log(2), torch.log(-torch.expm1(log_p)), torch.log1p(-torch.exp(log_p)))
     return log_p - log_rest
 

@@ -17,6 +17,8 @@ from diffharness.evaluation.scores import DocumentScore
 METRICS = ("acc", "acc_norm")
 """Those whose answer is the likeliest choice, or the likeliest a character."""
 _RESAMPLES, _AT_A_TIME = 4_999, 250
+_FEWEST_RIGHT = 5
+"""Documents in which every place that is answered has to be right: else a place can not be told from skill."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +60,9 @@ def position_shift(
 ) -> PositionShift | None:
     """How answers moved between places, tested by swapping the sides within documents.
 
-    The statistic is the largest change of a place's count; `None` where no answer moved.
+    The statistic is the largest change of a place's count, documents weighed so that every place is right equally
+    often: a model that only loses skill leaves the right places, wherever they are, and no place gains by that alone.
+    `None` where no answer moved, or where some place that is answered is hardly ever right.
 
     Args:
         base_N: the baseline's places.
@@ -70,8 +74,13 @@ def position_shift(
     if not moved.any():
         return None
     n_places = int(max(base_N.max(), cand_N.max(), right_N.max())) + 1
+    right_K = np.bincount(right_N, minlength=n_places)
+    answered_K = np.bincount(np.concatenate([base_N, cand_N]), minlength=n_places)
+    if (right_K[answered_K > 0] < _FEWEST_RIGHT).any():
+        return None
     eye = np.eye(n_places, dtype=np.float32)
-    moves_NK = eye[cand_N[moved]] - eye[base_N[moved]]
+    weight_N = (1 / right_K[right_N[moved]]).astype(np.float32)
+    moves_NK = (eye[cand_N[moved]] - eye[base_N[moved]]) * weight_N[:, None]
     change_K = moves_NK.sum(0)
     n_as_large = _n_as_large(moves_NK, float(np.abs(change_K).max()), rng)
     position, left = int(change_K.argmax()), int(change_K.argmin())
@@ -89,7 +98,7 @@ def position_shift(
 
 
 def _n_as_large(moves_NK: Float[np.ndarray, "N K"], largest: float, rng: np.random.Generator) -> int:
-    """In how many resamples, sides swapped at random in each document, a place's count changes as much."""
+    """In how many resamples, sides swapped at random in each document, a place's weighed count changes as much."""
     found = 0
     for start in range(0, _RESAMPLES, _AT_A_TIME):
         size = (min(_AT_A_TIME, _RESAMPLES - start), len(moves_NK))
