@@ -143,6 +143,8 @@ def run_options(with_models: bool) -> Callable[[Callable[..., None]], Callable[.
         click.option("--shapley", type=click.Choice(("likelihood", "all", "none")), help="Tasks whose categories get "
                      "Shapley values on the real metric; `all` generates answers anew for every set of categories  "
                      f"[{defaults.SHAPLEY}]"),
+        click.option("--ablate", metavar="CATEGORY[,CATEGORY]", multiple=True, help="Score the candidate without "
+                     "these, put back to the baseline's version, as a model of its own; repeatable  [none]"),
         click.option("--controls/--no-controls", default=None, help="Try the account with a random encoder and "
                      "shuffled labels  [controls]"),
     ]  # fmt: skip

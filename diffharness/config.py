@@ -127,6 +127,8 @@ class RunConfig(BaseModel):
     answers are generated anew for every set of categories), or none."""
     random_sets: int = Field(defaults.RANDOM_SETS, ge=0)
     """Random sets of latents that every claim is tried against; 0 leaves them out, and nothing is worded as a cause."""
+    ablate: tuple[str, ...] = ()
+    """Categories (or numbers of latents), joined by commas, that the candidate is scored without: each a model."""
     controls: bool = True
     """Whether the account is done again with a random encoder and shuffled labels."""
 
@@ -164,6 +166,13 @@ class RunConfig(BaseModel):
     def _annotators(cls, value: Any) -> Any:
         """One may stand alone."""
         return (value,) if isinstance(value, str) else value
+
+    @field_validator("ablate", mode="before")
+    @classmethod
+    def _ablated(cls, value: Any) -> Any:
+        """One may stand alone, a latent may be a number."""
+        models = value if isinstance(value, list | tuple) else (value,)
+        return tuple(str(model) if isinstance(model, int) else model for model in models)
 
     @field_validator("groups", mode="before")
     @classmethod

@@ -50,6 +50,8 @@ train_tokens: {defaults.TRAIN_TOKENS}
 # nu_reconstruction: {defaults.NU_RECONSTRUCTION}     # a latent is specific to a model below these two
 # nu_error: {defaults.NU_ERROR}
 
+# ablate: [safety, "multilingual,safety"]   # score the candidate without these categories, each a model of its own
+
 smallest_effect: {defaults.SMALLEST_EFFECT}        # gaps below this are not called a change
 seed: {defaults.SEED}
 attribution_documents: {defaults.ATTRIBUTION_DOCUMENTS}  # a task, drawn in strata by what became of their score

@@ -30,6 +30,7 @@ from diffharness.progress import StageProgress
 from diffharness.recorded import with_recorded
 from diffharness.report.schema import Report
 from diffharness.session import Session
+from diffharness.stages.ablation import check_ablate
 from diffharness.stages.naming import check_annotators
 from diffharness.stages.reading import MAIN
 
@@ -129,6 +130,7 @@ class Run:
                 self._notes = self.session.check()
                 if self.config.needs_tasks:
                     check_annotators(self.config)
+                    check_ablate(self.config)
         return self._notes
 
     def evaluation(self, side: str) -> Stage:
@@ -286,6 +288,14 @@ class Run:
         work = lambda folder, report: stages.claims(self, folder, report)  # noqa: E731
         return self.stage("claims", "try the contributions against random sets of latents", made_from, work)
 
+    def ablations(self) -> Stage:
+        """The candidate without the categories of each `--ablate`, scored on all tasks."""
+        from diffharness import stages
+
+        made_from = [self.comparison().fingerprint, self.latents(MAIN).fingerprint, self.config.ablate]
+        work = lambda folder, report: stages.ablation(self, folder, report)  # noqa: E731
+        return self.stage("ablations", "score the candidate without some categories", made_from, work)
+
     def controls(self) -> Stage:
         """The account with a random encoder and with shuffled labels."""
         from diffharness import stages
@@ -321,6 +331,7 @@ class Run:
             made_from += [
                 self.depth().fingerprint,
                 self.checks().fingerprint,
+                self.ablations().fingerprint if self.config.ablate else None,
                 *(self.latents(sides).fingerprint for sides in self.ancestral),
                 self.controls().fingerprint if self.config.controls else None,
                 self.shapley().fingerprint if self.config.shapley != "none" else None,

@@ -63,6 +63,7 @@ def report(run: Run) -> schema.Report:
         comparability=schema.Comparability.model_validate(comparison["comparability"]),
         quality=mechanism.quality,
         tasks=mechanism.tasks,
+        ablated=_ablated(run) if validity["withheld"] is None else (),
         depth=depth.profiles(run) if validity["withheld"] is None else (),
         **(shapley.parts(run) if validity["withheld"] is None else {}),
         categories=mechanism.categories,
@@ -88,6 +89,13 @@ def report(run: Run) -> schema.Report:
             task_hashes={row["task"]: row["hash"] for row in comparison["rows"]},
         ),
     )
+
+
+def _ablated(run: Run) -> tuple[schema.AblatedModel, ...]:
+    """The models that `--ablate` asked for."""
+    if not run.config.ablate:
+        return ()
+    return tuple(schema.AblatedModel.model_validate(m) for m in run.read_json(run.ablations(), "ablations.json"))
 
 
 @dataclass(frozen=True)

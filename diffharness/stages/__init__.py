@@ -3,6 +3,7 @@
 Only `pipeline.py` calls these; heavy imports happen inside, so that a finished run is read without them.
 """
 
+from diffharness.stages.ablation import ablation
 from diffharness.stages.claims import claims
 from diffharness.stages.depth import depth
 from diffharness.stages.dictionary import load, train
@@ -15,6 +16,7 @@ from diffharness.stages.shapley import shapley
 from diffharness.stages.validation import validate
 
 __all__ = [
+    "ablation",
     "account",
     "check",
     "claims",

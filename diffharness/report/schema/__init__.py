@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from diffharness.report.schema.ablations import AblatedModel, AblatedRow
 from diffharness.report.schema.annotation import Agreement, Annotation, Detection, Evidence
 from diffharness.report.schema.base import Histogram, Interval, LatentStatus, Model, Side, TaskVerdict
 from diffharness.report.schema.claims import Claim, RandomEffects
@@ -32,6 +33,8 @@ from diffharness.report.schema.trust import Completeness, Control, CorpusSource,
 __all__ = [
     "HALF",
     "SCHEMA_VERSION",
+    "AblatedModel",
+    "AblatedRow",
     "Ablation",
     "Agreement",
     "Annotation",
@@ -152,6 +155,8 @@ class Report(Model):
     comparability: Comparability
     quality: tuple[CrosscoderQuality, ...]
     tasks: tuple[Task, ...]
+    ablated: tuple[AblatedModel, ...] = ()
+    """What if: models without some categories (`--ablate`)."""
     depth: tuple[DepthProfile, ...] = ()
     """A task each: how much of its gap every layer carries."""
     categories: tuple[CategoryShift, ...]
