@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 LEVEL = 0.05
 """Of both p-values."""
+_NOT_SHOWN = ("claimed_sign", "p_studentised", "not_tried")
 
 
 @dataclass(frozen=True)
@@ -84,6 +85,7 @@ def tried(task: str, trial: Trial, finding: Finding, documents: Documents, teste
         "category": trial.wanted.category,
         "origin": trial.wanted.origin,
         "effect": finding.effect,
+        "claimed_sign": finding.sign,
         "interval": {
             "low": float(finding.interval.low),
             "high": float(finding.interval.high),
@@ -114,7 +116,7 @@ def _summary(finding: Finding, factors: Sequence[float]) -> dict[str, Any]:
 
 def not_selected(task: str, key: tuple[str, Origin]) -> dict[str, Any]:
     """A clear contribution that no half of the documents selects, as JSON."""
-    nothing = ("effect", "interval", "random_effects", "p_random", "p_studentised")
+    nothing = ("effect", "claimed_sign", "interval", "random_effects", "p_random", "p_studentised")
     beside = ("mean_difference", "reconstruct_only", "swap", "not_tried")
     return {"task": task, "category": key[0], "origin": key[1], "n": 0, **dict.fromkeys((*nothing, *beside))}
 
@@ -158,7 +160,7 @@ def worded(
         p = None if claim["p_studentised"] is None else float(p_corrected)
         check = checked.get((claim["task"], claim["category"], claim["origin"]))
         is_causal, words = _worded(claim, p, check, accounts[claim["task"]]["surrogate"], gaps[claim["task"]])
-        shown = {name: value for name, value in claim.items() if name not in ("p_studentised", "not_tried")}
+        shown = {name: value for name, value in claim.items() if name not in _NOT_SHOWN}
         made.append(schema.Claim.model_validate({**shown, "p_corrected": p, "is_causal": is_causal, "words": words}))
     return tuple(made)
 
@@ -176,10 +178,12 @@ def _worded(
     if claim["not_tried"] is not None:
         return False, not_tried_words(claim["not_tried"])
     is_clear = claim["interval"]["low"] > 0 or claim["interval"]["high"] < 0
+    has_sign, beats_sets = claim["effect"] * claim["claimed_sign"] > 0, claim["p_random"] <= LEVEL
     holds = {
         "unseen": is_clear,
-        "sets": claim["p_random"] <= LEVEL,
-        "corrected": p_corrected is not None and p_corrected <= LEVEL,
+        "sign": has_sign or not is_clear,
+        "sets": beats_sets or not has_sign,
+        "corrected": not beats_sets or (p_corrected is not None and p_corrected <= LEVEL),
         "checked": check is not None,
         "check": check is None or _agrees(claim["effect"] * surrogate["gap"], gap, check),
         "tracks": surrogate["tracks"],

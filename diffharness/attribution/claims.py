@@ -73,6 +73,8 @@ class Finding:
     """What the documents that did not select a claim say about it."""
 
     effect: float
+    sign: int
+    """Of the contribution that the halves selected: the sign that the effect is claimed to have."""
     interval: Intervals
     """Document bootstrap of the effect."""
     n: int
@@ -169,7 +171,7 @@ def judge(
     random_S = documents.mean(random_SN, tested_N)
     n_reaching, p_random, p_studentised = against_chance(effect, random_S, sign)
     interval = percentile_interval(draws_R, n=int(tested_N.sum()))
-    return Finding(effect, interval, int(tested_N.sum()), random_S, n_reaching, p_random, p_studentised)
+    return Finding(effect, sign, interval, int(tested_N.sum()), random_S, n_reaching, p_random, p_studentised)
 
 
 def unseen(signs_2: Int[np.ndarray, " 2"], documents: Documents) -> Bool[np.ndarray, " N"]:

@@ -18,6 +18,7 @@ from diffharness.report.view import is_real, primary
 FOUND_WHERE_LOOKED_FOR = "found only where it was looked for"
 MISSING = {
     "unseen": "its effect is not clear on documents that did not select it",
+    "sign": "its effect has not the sign of its contribution",
     "sets": "a random set does as much",
     "corrected": "not far enough from random sets after correction",
     "checked": "lm-eval's own score did not check it",

@@ -16,7 +16,7 @@ from diffharness.report import claims as words
 def claim(**changes: Any) -> dict[str, Any]:
     """A claim that holds in every way."""
     return {
-        "task": "one", "category": "safety", "origin": "written", "effect": 0.5, "n": 40,
+        "task": "one", "category": "safety", "origin": "written", "effect": 0.5, "claimed_sign": 1, "n": 40,
         "interval": {"low": 0.3, "high": 0.7, "level": 0.95, "method": "bootstrap"},
         "random_effects": {"mean": 0.01, "sd": 0.03, "q05": -0.05, "q95": 0.06, "n_sets": 24, "exceed": 0, "factor": 1},
         "p_random": 0.04, "p_studentised": 1e-6, "mean_difference": 0.4, "reconstruct_only": 0.0, "swap": 0.6,
@@ -62,7 +62,8 @@ def test_a_claim_that_holds_in_every_way_is_a_cause():
         ({}, [check(origin="read")], {}, ["checked"]),
         ({}, [check()], {"tracks": False}, ["tracks"]),
         ({"interval": {"low": -0.1, "high": 0.7}}, [check()], {}, ["unseen"]),
-        ({"p_random": 0.5, "p_studentised": 0.6}, [check()], {"tracks": False}, ["sets", "corrected", "tracks"]),
+        ({"claimed_sign": -1, "p_random": 1.0, "p_studentised": 1.0}, [check()], {}, ["sign"]),
+        ({"p_random": 0.5, "p_studentised": 0.6}, [check()], {"tracks": False}, ["sets", "tracks"]),
     ],
 )
 def test_what_is_missing_is_said_and_nothing_is_called_a_cause(changes, checks, setting, missing):
@@ -86,7 +87,7 @@ def test_bounds_of_a_check_may_stand_in_an_interval_or_alone():
 
 
 def test_a_cause_against_the_gap_is_called_that():
-    effect = {"effect": -0.5, "interval": {"low": -0.7, "high": -0.3}}
+    effect = {"effect": -0.5, "claimed_sign": -1, "interval": {"low": -0.7, "high": -0.3}}
     made = said(claim(**effect), [check(change=-0.4, interval={"low": -0.6, "high": -0.2})])
     assert (made.is_causal, made.words) == (True, "a cause that works against the gap")
 
