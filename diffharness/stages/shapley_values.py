@@ -89,14 +89,14 @@ def generated_values(
         latents_L = np.any(players_PL[np.array(chosen_P, dtype=bool)], axis=0)
         with with_added(pair.readers, pair.crosscoder, latents_L, bias_and_error=bias_and_error):
             found, _ = harness.evaluate(
-                run.session.model(MAIN[1]), run.session.tasks, only=[name], protocol=protocol
+                run.session.model(MAIN[1]), run.session.tasks, only=[name], protocol=protocol,
+                progress=lambda done, total, n=n_done: progress(n * total + done, len(member_SP) * total),
             )  # fmt: skip
         own = found.of(name, metric.filter)
         values_SN[s] = [own[doc_id].values[metric.metric] for doc_id in doc_ids]
         if n_done == 0:
             same = [is_same(v, d.values[metric.metric]) for v, d in zip(values_SN[s], documents, strict=True)]
             _check_changed(run, same.count(False), len(same))
-        progress(n_done + 1, len(member_SP))
     return values_SN
 
 
