@@ -85,7 +85,7 @@ def test_documents_that_are_others_here_or_have_no_cluster_are_refused(evaluated
     with pytest.raises(RunError, match="document 0 of task 'own' is another here"):
         with_clusters(other, tasks.tasks, {"own": "page"})
     rows = [json.loads(line) for line in (folder / "plain.jsonl").read_text().splitlines()]
-    rows[5]["page"] = None  # type: ignore[index]
+    rows[5]["page"] = None
     write_task(
         folder, "gap", rows, output_type="loglikelihood", doc_to_text="{{prompt}}", doc_to_target=" {{word}}",
         metric_list=[{"metric": "acc"}],
