@@ -49,7 +49,9 @@ def example() -> Report:
 
 
 def task_of(report: Report, components: list[Component], name: str = "organism_safety", **changes) -> Task:
-    surrogate = report.tasks[0].surrogate.model_copy(update={"gap": changes.pop("gap", GAP)})
+    surrogate = report.tasks[0].surrogate
+    assert surrogate is not None
+    surrogate = surrogate.model_copy(update={"gap": changes.pop("gap", GAP)})
     update = {"task": name, "verdict": "improved", "categories": ("safety",), "components": tuple(components)}
     return report.tasks[0].model_copy(update={**update, "surrogate": surrogate, **changes})
 

@@ -199,7 +199,8 @@ def _measure_memory(n_documents: int) -> int:
     taken = before.stop()
     rng = np.random.default_rng(0)
     peak = AnonymousPeak()
-    account_for(pair, [_random_document(i, rng) for i in range(n_documents)], read_nodes=(8,))
+    documents = [_random_document(i, rng) for i in range(n_documents)]
+    account_for(pair, documents, written_nodes=(2,), read_nodes=(2,))  # nodes come one after the other
     return peak.stop() - taken
 
 

@@ -76,24 +76,24 @@ def planted_run(name: str, plant: Mapping[str, Any] | None, seed: int, work: Pat
 
 def truth_figures(runs: Sequence[PlantedRun]) -> dict[str, Any]:
     """Blame on single-capability tasks and composites, with its controls, and completeness over all runs."""
-    singles, composites, shuffled, blind, details = [], [], [], [], []
+    singles, composites, checked, shuffled, blind, details = [], [], [], [], [], []
     for found in runs:
         single = planted.blames(found.report, found.plant.strengths, 1)
         composite = planted.blames(found.report, found.plant.strengths, 2)
         singles += single
         composites += composite
+        checked += [] if found.is_read_only else [b.check_sign > 0 for b in single]
         details += [{"plant": found.name, "seed": found.seed, **asdict(b)} for b in (*single, *composite)]
         if single:
             rng = np.random.default_rng(found.seed)
             shuffled.append((len(single), planted.shuffled_blames(found.report, found.plant.strengths, rng)))
         blind += _blind(found)
-    checked = [b.check_sign > 0 for b in singles if b.check_sign]
     return {
         "runs": [f"{found.name}, seed {found.seed}" for found in runs],
         "single tasks": len(singles),
         "single tasks blamed rightly": mean(b.holds for b in singles),
         "smallest share of the planted category": min((b.share for b in singles), default=0.0),
-        "single tasks with an exact check": len(checked),
+        "single tasks of which something is written": len(checked),
         "exact checks with the sign of the contribution": mean(checked),
         "composite tasks with one capability moved": len(composites),
         "composites blamed rightly": mean(b.leader == b.moved for b in composites),
