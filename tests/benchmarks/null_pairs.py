@@ -64,7 +64,7 @@ def pair_figures(plant: Mapping[str, Any] | None, n: int, seed: int, work: Path)
     models = organism.build(plant, seed=seed)
 
     def report(candidate: Path, name: str) -> Report:
-        return compared(models, candidate, seed, work / name, controls=False).report()
+        return compared(models, candidate, seed, work / name, controls=False, shapley=False).report()
 
     claimed = report(models.candidate, f"pair-{seed}")
     trained = train_nulls(models, n)
