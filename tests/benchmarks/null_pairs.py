@@ -63,8 +63,10 @@ def pair_figures(plant: Mapping[str, Any] | None, n: int, seed: int, work: Path)
         raise ValueError("a spread takes two null trainings or more")
     models = organism.build(plant, seed=seed)
 
+    untried = {"controls": False, "shapley": "none", "random_sets": 0}
+
     def report(candidate: Path, name: str) -> Report:
-        return compared(models, candidate, seed, work / name, controls=False, shapley=False).report()
+        return compared(models, candidate, seed, work / name, **untried).report()
 
     claimed = report(models.candidate, f"pair-{seed}")
     trained = train_nulls(models, n)
