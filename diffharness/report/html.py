@@ -65,6 +65,7 @@ def render_html(report: Report, drawn: Iterable[Figure] | None = None) -> str:
         style_hash=digest,
         heading=words.headline(report),
         tally=words.tally(report),
+        sentence=partial(words.account_sentence, claims=report.claims),
         sentences={
             "corpus": _capital(words.corpus_sentence(report)),
             "replay": _capital(words.replay_sentence(report)),
@@ -128,7 +129,6 @@ def _environment() -> Environment:
         long=lambda value: text.shorten(value, _MOST_CHARACTERS),
         svg=_inline,
         anchor=anchor,
-        sentence=words.account_sentence,
         notes=account_notes,
         example_groups=cards.groups,
         lens_rows=cards.lens_rows,

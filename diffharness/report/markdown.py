@@ -6,7 +6,7 @@ nor links nor HTML are read.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from diffharness.report.ablated import markdown_ablated
 from diffharness.report.account_notes import account_notes
@@ -18,7 +18,7 @@ from diffharness.report.markdown_trust import add_provenance, add_trust
 from diffharness.report.markup import LIMIT_BYTES, Page, code, escape
 from diffharness.report.numbers import count, interval, percent, plain, signed
 from diffharness.report.quality import stale_sentences
-from diffharness.report.schema import Component, Document, Report, Task
+from diffharness.report.schema import Claim, Component, Document, Report, Task
 from diffharness.report.settling import approximate_sentence, settling_sentence
 from diffharness.report.shapley import markdown_shapley
 from diffharness.report.text import brief
@@ -96,7 +96,7 @@ def _why(page: Page, report: Report, pictures: list[tuple[str, str, str | None]]
     by_task = {task: path for path, _, task in pictures if task is not None}
     left_out = 0
     for task in real:
-        block = _account(task, by_task.get(task.task))
+        block = _account(task, report.claims, by_task.get(task.task))
         parts = (block, markdown_shapley(report, task), markdown_flips(report, task))
         block = "\n\n".join(part for part in parts if part is not None)
         if left_out or not page.add(block, reserved + 100):
@@ -113,9 +113,9 @@ def _why(page: Page, report: Report, pictures: list[tuple[str, str, str | None]]
         page.add(layers, reserved)
 
 
-def _account(task: Task, picture: str | None) -> str:
+def _account(task: Task, claims: Sequence[Claim], picture: str | None) -> str:
     name = escape(brief(task.task, 80))
-    said = " ".join([account_sentence(task), *account_notes(task)])
+    said = " ".join([account_sentence(task, claims), *account_notes(task)])
     lines = [f"**{name}** ({signed(task.gap)}): {escape(brief(said, 2000))}"]
     if not task.components or task.surrogate is None:
         return lines[0]

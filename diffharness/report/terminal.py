@@ -149,7 +149,7 @@ def _why(report: Report, width: int) -> RenderableType:
         if is_explained(task):
             lines.append(Padding(_bars(task), (0, 0, 0, 2)))
         else:
-            lines.append(Padding(Text(brief(account_sentence(task), 5 * width)), (0, 0, 0, 2)))
+            lines.append(Padding(Text(brief(account_sentence(task, report.claims), 5 * width)), (0, 0, 0, 2)))
         for said in (terminal_shapley(report, task), terminal_line(report, task)):
             if said is not None:
                 lines.append(Padding(Text(brief(said, 2 * width), style="dim"), (0, 0, 0, 2)))

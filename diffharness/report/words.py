@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 
 from diffharness.report.numbers import count, interval, percent, plain, signed, small
-from diffharness.report.schema import Component, Report, Task, TaskVerdict
+from diffharness.report.schema import Claim, Component, Report, Task, TaskVerdict
 from diffharness.report.view import Part, is_explained, is_real, parts, primary
 
 VERDICT_SIGNS: dict[TaskVerdict, str] = {
@@ -121,11 +122,15 @@ def verdict_reason(task: Task, smallest_effect: float) -> str:
     return f"The interval {spread} holds 0 and reaches beyond ±{smallest}."
 
 
-def account_sentence(task: Task) -> str:
+def account_sentence(task: Task, claims: Sequence[Claim] = ()) -> str:
     """One task's account in plain words.
 
-    A part is worded as a cause only where the gap is real, the surrogate tracks the metric, and the exact
-    check has the gap's sign with an interval that excludes zero.
+    A part is worded as a cause only where the gap is real, the surrogate tracks the metric, the exact check has the
+    gap's sign with an interval that excludes zero, and it beat random sets of latents.
+
+    Args:
+        task: its row of the report.
+        claims: all of the report's.
     """
     if task.surrogate is None or not task.components:
         reason = _as_clause(task.account_reason or "no reason was recorded")
@@ -147,7 +152,7 @@ def account_sentence(task: Task) -> str:
     carried = [f"{part_name(mentioned[0])} {verb} {_amount(mentioned[0])}"]
     carried += [f"{part_name(p)} {_amount(p)}" for p in mentioned[1:]]
     sentences = [f"Of the {signed(gap)} gap ({task.surrogate.name}), {_listing(carried)}."]
-    checked = [check_sentence(task, p) for p in mentioned if p.kind == "latents"]
+    checked = [check_sentence(task, p, claims) for p in mentioned if p.kind == "latents"]
     if not checked:
         checked = ["No category's latents carry a tenth of it."]
     return " ".join(sentences + checked)
@@ -196,8 +201,8 @@ def check_word(task: Task, component: Component) -> str:
     return "agrees" if component.ablation.interval.excludes_zero() else "same sign, holds 0"
 
 
-def check_sentence(task: Task, part: Part) -> str:
-    """What the exact check says about the part's written contribution."""
+def check_sentence(task: Task, part: Part, claims: Sequence[Claim] = ()) -> str:
+    """What the exact check, and random sets of latents, say about the part's written contribution."""
     written = next((c for c in part.members if c.origin == "written"), part.members[0])
     name = part_name(part)
     if written.ablation is None:
@@ -215,6 +220,11 @@ def check_sentence(task: Task, part: Part) -> str:
             f"The exact check of {name} has the same sign ({signed(check.change)} {task.metric}), "
             f"but its interval {interval(check.interval)} holds 0."
         )
+    claim = next((c for c in claims if (c.task, c.category, c.origin) == (task.task, part.category, "written")), None)
+    if claim is None:
+        return f"The exact check agrees about {name} ({moved}), but whether random latents do as much was not tried."
+    if not claim.is_causal:
+        return f"The exact check agrees about {name} ({moved}), but they are not called a cause: {claim.words}."
     if part.contribution * (task.surrogate.gap if task.surrogate else 0.0) < 0:
         return f"The exact check agrees that {name} work against the gap: {moved}."
     return f"The exact check agrees that {name} are a cause: {moved}."

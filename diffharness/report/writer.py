@@ -76,7 +76,7 @@ def _put(path: Path, content: bytes) -> Path:
 
 def _remove_old_figures(folder: Path, kept: set[str]) -> None:
     """Remove the figures of an earlier run of other tasks; files of other names are left alone."""
-    for pattern in ("account-*.svg", "account-*.png", "heatmap.svg", "heatmap.png"):
+    for pattern in ("account-*.svg", "account-*.png", "heatmap.svg", "heatmap.png", "depth.svg", "depth.png"):
         for path in folder.glob(pattern):
             if path.name not in kept:
                 path.unlink()

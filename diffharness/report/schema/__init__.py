@@ -89,7 +89,7 @@ __all__ = [
     "component_label",
 ]
 
-SCHEMA_VERSION = "1.3"
+SCHEMA_VERSION = "1.4"
 
 
 class RunInfo(Model):
