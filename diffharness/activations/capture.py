@@ -185,10 +185,20 @@ class UpperStack:
             )
         return seen[0]
 
-    def logits(self, ids_BT: Int[Tensor, "B T"], state_BTD: Float[Tensor, "B T D"]) -> Float[Tensor, "B T V"]:
+    def logits(
+        self, ids_BT: Int[Tensor, "B T"], state_BTD: Float[Tensor, "B T D"], places: Int[Tensor, " S"] | None = None
+    ) -> Float[Tensor, "B T V"] | Float[Tensor, "S V"]:
         """The model's logits when its residual stream after the layer is `state_BTD`; differentiable in it.
 
         Ids and state may lie on any device and the state may have any floating dtype: the model gets its own.
+
+        Args:
+            ids_BT: what is read.
+            state_BTD: what stands at the layer.
+            places: positions, row · T + column, that alone are unembedded; all by default.
+
+        Returns:
+            (B, T, V), or (S, V) for given places: with a large vocabulary most of the time goes into the others.
 
         Raises:
             UsageError: what lies above the layer does not follow from its residual stream alone.
@@ -197,5 +207,26 @@ class UpperStack:
             self._output = self._probe()
         device = input_device(self.model)
         state_BTD = state_BTD.to(device, self._output.state_BTD.dtype)
-        with self._lifted(state_BTD, self._output.as_tuple):
-            return self.model(ids_BT.to(device), use_cache=False).logits
+        with self._lifted(state_BTD, self._output.as_tuple), self._unembedding_only(places):
+            found = self.model(ids_BT.to(device), use_cache=False).logits
+        if places is None or found.ndim == 2:
+            return found
+        return found.flatten(0, 1).index_select(0, places.to(found.device))
+
+    @contextmanager
+    def _unembedding_only(self, places: Tensor | None) -> Iterator[None]:
+        """Give the unembedding some positions only, where the model has one that can be found."""
+        head = self.model.get_output_embeddings() if places is not None else None
+        if places is None or not isinstance(head, nn.Linear):
+            yield
+            return
+
+        def keep(_module: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+            hidden_BTD = args[0]
+            return (hidden_BTD.flatten(0, 1).index_select(0, places.to(hidden_BTD.device)), *args[1:])
+
+        handle = head.register_forward_pre_hook(keep)
+        try:
+            yield
+        finally:
+            handle.remove()

@@ -73,7 +73,7 @@ class Batch:
         self.document_B: Int[Tensor, " B"] = torch.tensor(document_of_row, device=device)
         columns = (torch.tensor(c, device=device) for c in zip(*flat, strict=True))
         row, position, self._token, self._reading = columns
-        self._place = row * self.ids_BT.shape[1] + position
+        self.places: Int[Tensor, " S"] = row * self.ids_BT.shape[1] + position
         self._paths = paths([d.surrogate for d in documents], readings, device)
 
     @property
@@ -89,17 +89,17 @@ class Batch:
         ordered = sorted(documents)
         return Batch([self.documents[g] for g in ordered], self.device, self.ids_BT.shape[1]), rows
 
-    def log_likelihoods(self, logits_BTV: Float[Tensor, "B T V"]) -> Float[Tensor, " R"]:
-        """Of every reading's scored tokens, summed in float64; nats."""
-        scored_SV = logits_BTV.flatten(0, 1).index_select(0, self._place)
+    def log_likelihoods(self, logits: Float[Tensor, "B T V"] | Float[Tensor, "S V"]) -> Float[Tensor, " R"]:
+        """Of every reading's scored tokens, summed in float64; nats. Of all logits, or those at `places`."""
+        scored_SV = logits if logits.ndim == 2 else logits.flatten(0, 1).index_select(0, self.places)
         log_p = torch.log_softmax(scored_SV.double(), dim=-1)
         token_log_p = log_p.gather(-1, self._token[:, None])[:, 0]
         zeros = torch.zeros(self.n_readings, dtype=torch.float64, device=token_log_p.device)
         return zeros.index_add(0, self._reading, token_log_p)
 
-    def path(self, logits_BTV: Float[Tensor, "B T V"]) -> Float[Tensor, " G"]:
-        """m of every document, differentiable in the logits."""
-        return self._paths(self.log_likelihoods(logits_BTV))
+    def path(self, logits: Float[Tensor, "B T V"] | Float[Tensor, "S V"]) -> Float[Tensor, " G"]:
+        """m of every document, differentiable in the logits: all, or those at `places`."""
+        return self._paths(self.log_likelihoods(logits))
 
 
 def batches(documents: Sequence[DocumentForm], batch_tokens: int = BATCH_TOKENS) -> list[list[int]]:

@@ -198,7 +198,7 @@ def _account(
 @torch.no_grad()
 def _score(batch: Batch, upper: UpperStack, state_BTD: Tensor) -> np.ndarray:
     """m of every document (G) under one stack on one state."""
-    return batch.path(upper.logits(batch.ids_BT, state_BTD)).cpu().numpy()
+    return batch.path(upper.logits(batch.ids_BT, state_BTD, batch.places)).cpu().numpy()
 
 
 @dataclass(frozen=True)
@@ -268,5 +268,5 @@ def _gradient(batch: Batch, upper: UpperStack, state_BTD: Tensor) -> Float[Tenso
     """∂m/∂x of every document at one state, in float64."""
     x = state_BTD.detach().requires_grad_(True)
     with torch.enable_grad():
-        (gradient,) = torch.autograd.grad(batch.path(upper.logits(batch.ids_BT, x)).sum(), x)
+        (gradient,) = torch.autograd.grad(batch.path(upper.logits(batch.ids_BT, x, batch.places)).sum(), x)
     return gradient

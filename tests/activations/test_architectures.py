@@ -97,6 +97,9 @@ def test_upper_stack_continues_every_layers_state_to_the_models_own_logits(model
     own = model(ids).logits
     for layer, state in LayerReader(model, range(N_LAYERS)).read_layers(ids).items():
         torch.testing.assert_close(UpperStack(model, layer).logits(ids, state), own, rtol=0, atol=1e-5)
+        places = torch.tensor([1, 5, ids.shape[1] + 2, ids.numel() - 1])
+        some = UpperStack(model, layer).logits(ids, state, places)
+        torch.testing.assert_close(some, own.flatten(0, 1)[places], rtol=0, atol=1e-5)
 
 
 def test_padding_never_leaks_into_a_sequence(model):
