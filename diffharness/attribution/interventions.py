@@ -15,7 +15,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal
 
-import numpy as np
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
@@ -91,16 +90,6 @@ def intervene(readers: Sequence[LayerReader], crosscoder: Crosscoder, target: in
     finally:
         for handle in handles:
             handle.remove()
-
-
-@contextmanager
-def put_back(
-    candidate: nn.Module, baseline: LayerReader, crosscoder: Crosscoder, latents: np.ndarray
-) -> Iterator[None]:
-    """Within the context, the candidate runs with these latents in the baseline's version; see `intervene`."""
-    arm = Arm("put_back", tuple(int(j) for j in latents))
-    with intervene((baseline, LayerReader(candidate, baseline.layer)), crosscoder, CANDIDATE, arm):
-        yield
 
 
 class _State:

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-import numpy as np
 import pytest
 import torch
 
 from diffharness.activations.capture import LayerReader
 from diffharness.activations.layers import decoder_layers
-from diffharness.attribution.interventions import BASELINE, CANDIDATE, Arm, intervene, put_back
+from diffharness.attribution.interventions import BASELINE, CANDIDATE, Arm, intervene
 from diffharness.crosscoder.config import CrosscoderConfig
 from diffharness.crosscoder.model import Crosscoder
 from diffharness.errors import UsageError
@@ -204,14 +203,6 @@ def test_codes_of_each_model_are_its_own_where_they_are_decoupled(readers, targe
     with torch.no_grad(), intervene(readers, decoupled, target, arm):
         found = readers[target].model(torch.tensor([ids])).logits[0]
     torch.testing.assert_close(found, expected_logits(readers, decoupled, target, arm, ids), rtol=0, atol=2e-5)
-
-
-def test_put_back_is_the_candidates_arm(readers, crosscoder):
-    ids = torch.tensor([RAGGED[0]])
-    with torch.no_grad(), intervene(readers, crosscoder, CANDIDATE, Arm("put_back", CHOSEN)):
-        wanted = readers[1].model(ids).logits
-    with torch.no_grad(), put_back(readers[1].model, readers[0], crosscoder, np.array(CHOSEN)):
-        torch.testing.assert_close(readers[1].model(ids).logits, wanted, rtol=0, atol=0)
 
 
 def test_model_is_restored_afterwards_and_after_a_failure(readers, crosscoder):
