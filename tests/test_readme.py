@@ -32,6 +32,7 @@ def for_tiny(text: str, tiny) -> str:
     small = f" --include-path {tiny.tasks} --latents 16 --k 4 --train-tokens 2000"
     text = re.sub(r"path/to/(baseline|candidate)", lambda m: str(getattr(tiny, m[1])), text)
     text = text.replace("hellaswag,arc_easy", "tiny").replace("hellaswag", "tiny_choice")
+    text = text.replace("safety+unclear", "unclear").replace("arc_easy", "tiny_choice")
     text = text.replace("texts.jsonl", str(tiny.corpus)).replace("probes.jsonl", str(tiny.probes))
     text = text.replace("held-out.jsonl", str(tiny.corpus))
     if "lm-eval run" in text:
