@@ -1,8 +1,8 @@
 """Whether the account of the gap blames what was planted, is complete, and what it costs.
 
-    python -m tests.benchmarks.account --json FILE [--quick] [--seed N] [--plants DIR] [--work DIR]
+    python -m tests.benchmarks.account --json FILE [--quick] [--seed N] [--seeds K] [--plants DIR] [--work DIR]
 
-Organisms of seven plants and two seeds, N and N + 1, each evaluated and accounted for as `diffharness demo` does
+Organisms of seven plants and K seeds (2 by default), from N on, each evaluated and accounted for as `diffharness demo` does
 (`account_truth.py`); a real pair of small models, where it is on the machine (`account_real.py`); time against plain
 lm-eval, and memory (`account_speed.py`). `--plants DIR` takes every plant.yaml in DIR in place of the built-in plants;
 `--quick` takes the first plant under one seed and fewer rounds; `--work DIR` keeps the runs, so that an interrupted
@@ -100,14 +100,15 @@ def _bounds(figures: Mapping[str, Any], asked: Mapping[str, str]) -> list[Bound]
 @click.option("--json", "file", type=click.Path(path_type=Path), required=True)
 @click.option("--quick", is_flag=True, help="The first plant under one seed, and fewer rounds of the times.")
 @click.option("--seed", default=0)
+@click.option("--seeds", "n_seeds", type=click.IntRange(1), default=2)
 @click.option("--plants", type=click.Path(path_type=Path, exists=True, file_okay=False))
 @click.option("--work", type=click.Path(path_type=Path))
-def main(file: Path, quick: bool, seed: int, plants: Path | None, work: Path | None) -> None:
+def main(file: Path, quick: bool, seed: int, n_seeds: int, plants: Path | None, work: Path | None) -> None:
     """Measure, and write the record."""
     cases = CASES if plants is None else {p.stem: yaml.safe_load(p.read_text()) for p in sorted(plants.glob("*.yaml"))}
     if not cases:
         raise click.UsageError(f"--plants {plants} holds no .yaml file")
-    cases, seeds = (dict(list(cases.items())[:1]), [seed]) if quick else (cases, [seed, seed + 1])
+    cases, seeds = (dict(list(cases.items())[:1]), [seed]) if quick else (cases, list(range(seed, seed + n_seeds)))
     say = lambda words: click.echo(words, err=True)  # noqa: E731
     with tempfile.TemporaryDirectory() as scratch:
         folder, runs = work or Path(scratch), []
