@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from diffharness import organism
+from diffharness import defaults, organism
 from diffharness.config import RunConfig
 from diffharness.organism import Organism
 from diffharness.organism.plant import Plant
@@ -59,6 +59,7 @@ def compared(models: Organism, candidate: Path, seed: int, folder: Path, **optio
         probes=models.probes,
         seed=seed,
         output=folder,
+        attribution_documents=defaults.DEMO_ATTRIBUTION_DOCUMENTS,
         **options,
     )
     return Run(config)
@@ -68,9 +69,9 @@ def planted_run(name: str, plant: Mapping[str, Any] | None, seed: int, work: Pat
     """Train an organism and account for it; below the trained layers, where only layers above some are trained."""
     models = organism.build(plant, seed=seed)
     full = Plant.load(models.plant)
-    layer = {} if full.above is None else {"layer": str(full.above)}
+    layer: dict[str, Any] = {} if full.above is None else {"layer": str(full.above)}
     folder = work / f"{name}-{seed}".replace(" ", "-").replace(",", "")
-    run = compared(models, models.candidate, seed, folder, **layer)
+    run = compared(models, models.candidate, seed, folder, random_sets=0, **layer)
     return PlantedRun(name, seed, full, run, run.report())
 
 
