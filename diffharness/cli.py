@@ -11,6 +11,7 @@ import click
 from diffharness import __version__, defaults
 from diffharness.cli_crosscoder import crosscoder
 from diffharness.cli_layers import layers
+from diffharness.cli_matrix import matrix
 from diffharness.cli_options import make_console, quiet_libraries, run_config, run_options
 from diffharness.errors import DiffharnessError, RunError, UsageError
 
@@ -197,6 +198,7 @@ def lm_eval(arguments: tuple[str, ...]) -> None:
 
 
 main.add_command(layers)
+main.add_command(matrix)
 main.add_command(crosscoder)
 
 if __name__ == "__main__":

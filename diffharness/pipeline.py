@@ -99,6 +99,11 @@ class Run:
         return self.session.sides
 
     @property
+    def compared(self) -> tuple[str, ...]:
+        """The sides whose tasks are compared; without a corpus, what these made them read is trained on."""
+        return MAIN
+
+    @property
     def ancestral(self) -> tuple[tuple[str, ...], ...]:
         """The sides of the crosscoders that the category shift is counted in: the paper's two, then all three."""
         if "ancestor" not in self.sides:
@@ -195,7 +200,7 @@ class Run:
     def _harvested_from(self) -> list[Any]:
         """What the activations are made from."""
         texts = [*self.config.corpus, *self.session.corpus_fingerprints] or [
-            self.evaluation(s).fingerprint for s in MAIN
+            self.evaluation(s).fingerprint for s in self.compared
         ]
         return [
             {s: self.session.model_fingerprints[s] for s in self.sides},

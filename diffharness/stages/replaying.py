@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from diffharness.errors import RunError
-from diffharness.stages.reading import MAIN, Progress, write_json
+from diffharness.stages.reading import Progress, write_json
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -134,7 +134,7 @@ def _ledger_texts(run: Run, rng: np.random.Generator) -> tuple[list[Text], dict[
 
     read: dict[tuple[int, ...], str] = {}
     n_readings = 0
-    for side in MAIN:
+    for side in run.compared:
         for reading in run.load_evaluation(side).ledger:
             n_readings += 1
             if len(reading.ids) > 1:

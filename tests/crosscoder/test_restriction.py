@@ -1,4 +1,4 @@
-"""A crosscoder over many models cut down to two: the code, the decoders, the threshold, against what they have to be."""
+"""A crosscoder over many models cut down to two: the code, the decoders and the threshold, as they have to be."""
 
 from __future__ import annotations
 
