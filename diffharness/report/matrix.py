@@ -170,7 +170,8 @@ def _score_table(matrix: Matrix, few: Sequence[int]) -> Table:
 
 def _part_table(matrix: Matrix, unit: UnitTable, few: Sequence[int]) -> Table:
     table = _table(matrix, few, "part")
-    table.add_row(Text("summed gap", style="bold"), *(Text(_sum_words(unit.sums[place])) for place in few))
+    sums = [_sum_words(unit.sums[place]).replace(", gaps", "\ngaps") for place in few]
+    table.add_row(Text("summed gap", style="bold"), *map(Text, sums))
     for name, cells in unit.rows:
         table.add_row(Text(squeeze(name, _NAME_WIDTH)), *(Text(_part_words(cells[place], "\n")) for place in few))
     return table
