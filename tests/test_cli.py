@@ -127,6 +127,20 @@ CASES: dict[str, tuple[dict[str, object], tuple[str, ...]]] = {
     "groups with a penalty": ({"groups": "8", "sparsity": "l1"}, ("groups go with batch_topk and topk",)),
     "k above the default": ({"k": "65", "latents": None}, ("--k 65 is above the 64 latents that there are",)),
     "auto among several": ({"layer": "auto+1"}, ("layer auto+1: auto chooses one layer; give it alone",)),
+    "layer of another name": ({"layer": "automatic"}, ("--layer 'automatic' is not a layer", "index from 0 to 2")),
+    "too few documents for the layers": (
+        {"depth_documents": "7"}, ("depth_documents: Input should be greater than or equal to 8",),
+    ),
+    "account of nothing": (
+        {"attribution_documents": "0"}, ("attribution_documents: Input should be greater than or equal to 1",),
+    ),
+    "clusters of nothing": (
+        {"cluster": "chapter"}, ("--cluster 'chapter' is a field of no task's documents", "tiny_word"),
+    ),
+    "so few random sets": ({"random_sets": "18"}, ("no claim can beat chance at 5 %", "at least 19, or 0 to leave")),
+    "Shapley values of something": ({"shapley": "some"}, ("'some' is not one of 'likelihood', 'all', 'none'",)),
+    "ablated category that is none": ({"ablate": "nihgt"}, ("--ablate 'nihgt' is no category", "did you mean 'night'")),
+    "ablated latent that is none": ({"ablate": "32"}, ("--ablate 32: the latents are numbered 0 to 31",)),
     "several layers": ({"layer": "0+1"}, ("--layer 0+1 names 2 layers, but an account is at one",)),
     "k above latents": ({"k": "64"}, ("k 64 is above latents 32", "lower k or raise latents")),
     "unknown metric": ({"metric": "acc_norn"}, ("'acc_norn' is a metric of no task", "'acc_norm'", "bits_per_byte")),
@@ -222,7 +236,13 @@ def test_every_command_has_help():
         "--annotate",
         "--nu-reconstruction",
         "--nu-error",
+        "--layer",
         "--depth-documents",
+        "--attribution-documents",
+        "--cluster",
+        "--ablate",
+        "--random-sets",
+        "--shapley",
     ):
         assert name in call("run", "--help").output
 

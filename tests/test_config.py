@@ -19,7 +19,22 @@ def written(folder: Path, text: str) -> Path:
 def test_the_commented_file_is_a_valid_run_and_shows_the_defaults(tmp_path):
     config = RunConfig.make(read_yaml(written(tmp_path, TEMPLATE)))
     fresh = RunConfig.make({**MODELS})
-    for field in ("latents", "k", "train_tokens", "layer", "batch_size", "seed", "smallest_effect", "output"):
+    for field in (
+        "latents",
+        "k",
+        "train_tokens",
+        "layer",
+        "batch_size",
+        "seed",
+        "smallest_effect",
+        "output",
+        "attribution_documents",
+        "depth_documents",
+        "random_sets",
+        "shapley",
+        "cluster",
+        "ablate",
+    ):
         assert getattr(config, field) == getattr(fresh, field)
 
 
@@ -27,6 +42,7 @@ def test_every_commented_option_of_the_file_is_a_known_key():
     commented = [line.removeprefix("# ") for line in TEMPLATE.splitlines() if line.startswith("# ") and ": " in line]
     keys = {line.split(":")[0] for line in commented if line.split(":")[0].isidentifier()}
     assert {"ancestor", "include_path", "metric", "limit", "corpus", "probes", "device"} <= keys
+    assert {"cluster", "depth_documents", "ablate", "random_sets", "shapley"} <= keys
     assert keys <= set(RunConfig.model_fields)
 
 
@@ -53,6 +69,20 @@ def test_single_values_may_stand_alone(tmp_path):
     assert config.layer == "3"
 
 
+@pytest.mark.parametrize(
+    ("given", "models"),
+    [
+        ("safety", ("safety",)),
+        (7, ("7",)),
+        ("multilingual,safety", ("multilingual,safety",)),
+        (["safety", 7, "math,7"], ("safety", "7", "math,7")),
+    ],
+)
+def test_each_ablate_is_a_model_however_it_is_given(tmp_path, given, models):
+    file = written(tmp_path, yaml.safe_dump({**MODELS, "ablate": given}))
+    assert RunConfig.make(read_yaml(file)).ablate == models
+
+
 def test_python_may_give_paths_and_numbers():
     config = RunConfig(baseline=Path("a"), candidate="b", tasks=("t",), layer=3)
     assert (config.baseline, config.layer) == ("a", "3")
@@ -71,6 +101,13 @@ def test_python_may_give_paths_and_numbers():
         ({**MODELS, "tasks": 3}, "tasks: "),
         ({**MODELS, "crosscoder": "x", "seeds": 2}, "seeds is of training, but crosscoder x is loaded; leave one"),
         ({**MODELS, "code_norm": "sum"}, "code_norm says how a file is read; give the file as crosscoder"),
+        ({**MODELS, "attribution_documents": 0}, "attribution_documents: Input should be greater than or equal to 1"),
+        ({**MODELS, "depth_documents": 7}, "depth_documents: Input should be greater than or equal to 8"),
+        ({**MODELS, "random_sets": 18}, "with 18 random sets no claim can beat chance at 5 %; give at least 19, or 0"),
+        ({**MODELS, "random_sets": -1}, "random_sets: Input should be greater than or equal to 0"),
+        ({**MODELS, "shapley": "some"}, "shapley: Input should be 'likelihood', 'all' or 'none'"),
+        ({**MODELS, "layer": "auto+2"}, "auto chooses one layer; give it alone"),
+        ({**MODELS, "layer": "auto", "crosscoder": "x"}, "layer auto chooses anew, but crosscoder x has one; leave"),
         ({**MODELS, "sparsity": "l2"}, "sparsity: Input should be 'batch_topk'"),
         ({**MODELS, "sparsity": "jumprelu", "groups": "8"}, "groups go with batch_topk and topk, not with sparsity"),
     ],

@@ -7,10 +7,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from diffharness.assembly.checks import clear_contributions, controls, no_check_reason
+from diffharness.assembly.checks import by_seeds, clear_contributions, controls, no_check_reason
 from diffharness.assembly.latents import token_texts
 from diffharness.assembly.numbers import number
 from diffharness.assembly.scores import moved_tasks, row_verdict
+from tests.attribution.test_account import planted
 from tests.tiny import tokenizer
 
 
@@ -96,6 +97,27 @@ def test_controls_compare_the_real_leader_with_both_destructions():
         rng=np.random.default_rng(0),
     )  # fmt: skip
     assert without == found[:1]
+
+
+def test_other_seeds_are_rows_of_components_with_zeros_where_a_name_is_absent():
+    """One crosscoder names its latents x and y, the other x and z; what it makes of the rest is no latents'."""
+    first, second = planted(), planted(sample=dict.fromkeys(range(20), 3.0))
+    names = ["x", "x", "y", "y", "unclear", "unclear"], ["x", "z", "z", "z", "unclear", "unclear"]
+    found = by_seeds([([first], names[0]), ([second], names[1])])
+    assert list(found) == ["t"]
+    rows = {(row["kind"], row["origin"], row["category"]): row["seeds"] for row in found["t"]}
+    assert all(len(seeds) == 2 for seeds in rows.values())
+    for origin in ("written", "read"):
+        sums = [account.latents_L(origin) for account in (first, second)]
+        assert rows["latents", origin, "x"] == pytest.approx([sums[0][:2].sum(), sums[1][0]])
+        assert rows["latents", origin, "y"] == pytest.approx([sums[0][2:4].sum(), 0.0])
+        assert rows["latents", origin, "z"] == pytest.approx([0.0, sums[1][1:4].sum()])
+    totals = np.sum(list(rows.values()), axis=0)
+    assert totals == pytest.approx([first.gap, second.gap], abs=1e-9)
+    assert {key for key in rows if key[0] != "latents"} == {
+        ("bias", "written", None), ("error", "written", None), ("error", "read", None), ("prior", None, None),
+    }  # fmt: skip
+    assert by_seeds([]) == {}
 
 
 def test_tokens_read_as_they_do_in_the_text():
