@@ -32,7 +32,7 @@ CAPTION = (
     "move the state as far, on documents that did not select it. p is Holm-corrected over everything looked at"
 )
 NO_CLAIMS = "No contribution was tried against random sets of latents, so none is worded as a cause"
-_MOST_ROWS, _MOST_LINES = 24, 4
+_MOST_ROWS, _MOST_LINES = 24, 3
 _HEAD = "| claim | effect | interval | random sets | p | worded as |\n|---|--:|--:|--:|--:|---|"
 
 

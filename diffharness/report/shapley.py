@@ -12,7 +12,7 @@ CAPTION = (
     "Shapley values: what each part adds to the score of the candidate's upper layers on the baseline's state, as a "
     "mean over all orders in which the parts can come; beside it what it writes in the surrogate, in the same order"
 )
-_MOST_PLAYERS = 4
+_MOST_PLAYERS = 3
 _HEAD = "| part | Shapley value | interval | written | interval | sign |\n|---|--:|--:|--:|--:|---|"
 
 
@@ -45,10 +45,10 @@ def agreement_sentence(report: Report) -> str | None:
         said = f"none of {count(found.n_pairs)} parts is clear"
     else:
         share = percent(found.sign_agreement)
-        said = f"the sign of what is written agrees in {share} of {count(found.n_clear)} clear parts"
+        said = f"what is written has their sign in {share} of {count(found.n_clear)} clear parts"
     if found.correlation is not None:
         said += f", correlation {plain(found.correlation, 2)} over {count(found.n_correlated)}"
-    return f"Shapley values on the real metric: {said}"
+    return f"Shapley values: {said}"
 
 
 def sign_word(player: ShapleyPlayer) -> str:

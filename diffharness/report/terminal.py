@@ -15,35 +15,15 @@ from rich.table import Table
 from rich.text import Text
 
 from diffharness.report.ablated import terminal_ablated
-from diffharness.report.claims import terminal_claims
-from diffharness.report.depth import depth_sentence
-from diffharness.report.flips import terminal_line
 from diffharness.report.latent_words import TOO_FEW, annotation_sentence, is_told, shift_word
 from diffharness.report.numbers import count, interval, p_value, percent, plain, signed
 from diffharness.report.quality import splice_sentence, stability_sentence, stale_sentences
-from diffharness.report.schema import CategoryShift, Component, CrosscoderQuality, Report, Task, TaskVerdict
+from diffharness.report.schema import CategoryShift, CrosscoderQuality, Report, Task, TaskVerdict
 from diffharness.report.settling import approximate_sentence, settling_sentence, shown
-from diffharness.report.shapley import agreement_sentence, terminal_shapley
+from diffharness.report.terminal_why import heading, terminal_why
 from diffharness.report.text import brief, clean, squeeze
-from diffharness.report.view import (
-    by_severity,
-    changed_latents,
-    is_explained,
-    is_real,
-    label,
-    ordered,
-    primary,
-    protocols,
-)
-from diffharness.report.words import (
-    VERDICT_SIGNS,
-    account_sentence,
-    check_word,
-    corpus_sentence,
-    headline,
-    replay_sentence,
-    rescored_sentence,
-)
+from diffharness.report.view import changed_latents, protocols
+from diffharness.report.words import VERDICT_SIGNS, corpus_sentence, headline, replay_sentence, rescored_sentence
 
 _VERDICT_STYLES: dict[TaskVerdict, str] = {
     "improved": "bold cyan",
@@ -51,20 +31,15 @@ _VERDICT_STYLES: dict[TaskVerdict, str] = {
     "no change": "dim",
     "inconclusive": "none",
 }
-_MOST_WHY = 6
-_MOST_BARS = 3
 _MOST_CHANGED = 3
 _MOST_UNTOLD = 8
-_SMALLEST_BAR = 0.1
-"""Of the largest one."""
-_BAR_CELLS = 12
 _WIDE = 100
 _LONGEST_VERDICT = "? inconclusive"
 
 
 def print_report(report: Report, console: Console, folder: Path | None = None) -> None:
     """Print the report's summary; `folder` is where its files lie, if they were written."""
-    for part in (_head(report), _leaderboard(report, console.width), _why(report, console.width)):
+    for part in (_head(report), _leaderboard(report, console.width), terminal_why(report, console.width)):
         console.print(part)
     if (ablated := terminal_ablated(report)) is not None:
         console.print(ablated)
@@ -73,10 +48,6 @@ def print_report(report: Report, console: Console, folder: Path | None = None) -
     console.print(_trust(report))
     if folder is not None:
         console.print(_files(folder))
-
-
-def _heading(words: str) -> Text:
-    return Text(words, style="bold underline")
 
 
 def _head(report: Report) -> RenderableType:
@@ -137,78 +108,8 @@ def _numbers(task: Task) -> tuple[str, ...]:
     return (count(task.n), *scores, signed(task.gap), interval(task.interval))
 
 
-def _why(report: Report, width: int) -> RenderableType:
-    lines: list[RenderableType] = [Text(""), _heading("Why")]
-    if report.validation.mechanism_withheld is not None:
-        return Group(*lines, Text(f"Withheld: {clean(report.validation.mechanism_withheld)}"))
-    real = [task for task in by_severity(primary(report)) if is_real(task)]
-    if not real:
-        return Group(*lines, Text("There is no gap to explain."))
-    for task in real[:_MOST_WHY]:
-        lines.append(_gap_line(task))
-        if is_explained(task):
-            lines.append(Padding(_bars(task), (0, 0, 0, 2)))
-        else:
-            lines.append(Padding(Text(brief(account_sentence(task, report.claims), 5 * width)), (0, 0, 0, 2)))
-        for said in (terminal_shapley(report, task), terminal_line(report, task)):
-            if said is not None:
-                lines.append(Padding(Text(brief(said, 2 * width), style="dim"), (0, 0, 0, 2)))
-    if len(real) > _MOST_WHY:
-        lines.append(Text(f"… and {len(real) - _MOST_WHY} more tasks with a gap, in the report.", style="dim"))
-    beaten = terminal_claims(report, width)
-    if beaten is not None:
-        lines.append(beaten)
-    lines += [Text(said, style="dim") for said in (agreement_sentence(report), depth_sentence(report)) if said]
-    return Group(*lines)
-
-
-def _gap_line(task: Task) -> Text:
-    line = Text.assemble((brief(task.task, 60), "bold"), f"  {signed(task.gap)} {brief(task.metric, 30)}")
-    if is_explained(task) and task.surrogate is not None:
-        line.append(f"; {signed(task.surrogate.gap)} in the surrogate, of which", style="dim")
-    return line
-
-
-def _bars(task: Task) -> Table:
-    """The largest components of a task, each with a bar, its number and what the exact check says."""
-    table = Table.grid(padding=(0, 1))
-    table.add_column(no_wrap=True, overflow="ellipsis", width=24)
-    table.add_column(no_wrap=True, width=_BAR_CELLS)
-    table.add_column(justify="right", no_wrap=True)
-    table.add_column(justify="right", no_wrap=True)
-    table.add_column(style="dim")
-    by_size = sorted(ordered(task.components), key=lambda c: -abs(c.contribution))
-    top = abs(by_size[0].contribution) or 1.0
-    n_shown = sum(abs(c.contribution) >= _SMALLEST_BAR * top for c in by_size[:_MOST_BARS]) or 1
-    shown, rest = by_size[:n_shown], by_size[n_shown:]
-    for component in shown:
-        value = component.contribution
-        table.add_row(
-            Text(brief(label(component), 24)),
-            Text(_bar(abs(value) / top), style="cyan" if value >= 0 else "dark_orange"),
-            Text(signed(value)),
-            Text(percent(component.share)),
-            Text(_check(task, component)),
-        )
-    if rest:
-        total = sum(c.contribution for c in rest)
-        table.add_row(Text(f"{len(rest)} smaller", style="dim"), Text(""), Text(signed(total), style="dim"))
-    return table
-
-
-def _bar(share: float) -> str:
-    eighths = round(share * _BAR_CELLS * 8)
-    return "█" * (eighths // 8) + ("", "▏", "▎", "▍", "▌", "▋", "▊", "▉")[eighths % 8]
-
-
-def _check(task: Task, component: Component) -> str:
-    if component.ablation is None:
-        return ""
-    return f"exact check {signed(component.ablation.change)} {check_word(task, component)}"
-
-
 def _shift(report: Report, width: int) -> RenderableType:
-    lines: list[RenderableType] = [Text(""), _heading("What changed inside")]
+    lines: list[RenderableType] = [Text(""), heading("What changed inside")]
     if report.changed is not None:
         most = ", ".join(f"{j.index} ({brief(j.category, 24)})" for j in changed_latents(report)[:_MOST_CHANGED])
         lines.append(Text(brief(report.changed.sentence, 4 * width)))
@@ -253,7 +154,7 @@ def _shift_grid(rows: list[CategoryShift]) -> Table:
 
 
 def _trust(report: Report) -> RenderableType:
-    lines: list[RenderableType] = [Text(""), _heading("Can it be trusted")]
+    lines: list[RenderableType] = [Text(""), heading("Can it be trusted")]
     for quality in report.quality:
         lines.append(Text(_quality_line(quality)))
         if quality.stale is not None:

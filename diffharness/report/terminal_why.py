@@ -1,0 +1,132 @@
+"""Why the scores changed, on a terminal: the first gaps with a bar a part, the others in a line."""
+
+from __future__ import annotations
+
+from rich.console import Group, RenderableType
+from rich.padding import Padding
+from rich.table import Table
+from rich.text import Text
+
+from diffharness.report.claims import terminal_claims
+from diffharness.report.depth import depth_sentence
+from diffharness.report.flips import terminal_line
+from diffharness.report.numbers import percent, signed
+from diffharness.report.schema import Component, Report, Task
+from diffharness.report.shapley import agreement_sentence, terminal_shapley
+from diffharness.report.text import brief, clean
+from diffharness.report.view import by_severity, is_explained, is_real, label, ordered, primary
+from diffharness.report.words import account_sentence, check_word
+
+_MOST_DRAWN = 3
+"""Tasks with a bar a part; the tasks after them have a line each."""
+_MOST_WHY = 8
+_MOST_BARS = 3
+_SMALLEST_BAR = 0.1
+"""Of the largest one."""
+_BAR_CELLS = 12
+_NAME_CELLS = 24
+_READ = " (read)"
+
+
+def heading(words: str) -> Text:
+    """The heading of a section."""
+    return Text(words, style="bold underline")
+
+
+def terminal_why(report: Report, width: int) -> RenderableType:
+    """The section: the largest gaps drawn, then a line a gap, then what was tried of all of them."""
+    lines: list[RenderableType] = [Text(""), heading("Why")]
+    if report.validation.mechanism_withheld is not None:
+        return Group(*lines, Text(f"Withheld: {clean(report.validation.mechanism_withheld)}"))
+    real = [task for task in by_severity(primary(report)) if is_real(task)]
+    if not real:
+        return Group(*lines, Text("There is no gap to explain."))
+    for task in real[:_MOST_DRAWN]:
+        lines += _drawn(report, task, width)
+    lines += [_told(task, width) for task in real[_MOST_DRAWN:_MOST_WHY]]
+    if len(real) > _MOST_WHY:
+        lines.append(Text(f"… and {len(real) - _MOST_WHY} more tasks with a gap, in the report.", style="dim"))
+    beaten = terminal_claims(report, width)
+    if beaten is not None:
+        lines.append(beaten)
+    lines += [Text(said, style="dim") for said in (agreement_sentence(report), depth_sentence(report)) if said]
+    return Group(*lines)
+
+
+def _drawn(report: Report, task: Task, width: int) -> list[RenderableType]:
+    """A task with its largest parts, or why they say nothing."""
+    line = _gap(task)
+    if is_explained(task) and task.surrogate is not None:
+        line.append(f"; {signed(task.surrogate.gap)} in the surrogate, of which", style="dim")
+        lines = [line, Padding(_bars(task), (0, 0, 0, 2))]
+    else:
+        lines = [line, Padding(Text(brief(account_sentence(task, report.claims), 5 * width)), (0, 0, 0, 2))]
+    said = [words for words in (terminal_shapley(report, task), terminal_line(report, task)) if words is not None]
+    return [*lines, *(Padding(Text(brief(words, 2 * width), style="dim"), (0, 0, 0, 2)) for words in said)]
+
+
+def _told(task: Task, width: int) -> Text:
+    """A task in a line: its largest parts, or why they say nothing."""
+    line = _gap(task)
+    if task.surrogate is None or not task.components:
+        return line.append(f": {brief(account_sentence(task), 2 * width)}")
+    if not task.surrogate.tracks:
+        return line.append("; the surrogate does not track it")
+    said = ", ".join(f"{_name(c)} {signed(c.contribution)}" for c in _largest(task))
+    return line.append(f"; of {signed(task.surrogate.gap)}: {said}", style="dim")
+
+
+def _gap(task: Task) -> Text:
+    return Text.assemble((brief(task.task, 60), "bold"), f"  {signed(task.gap)} {brief(task.metric, 30)}")
+
+
+def _largest(task: Task) -> list[Component]:
+    """The few largest components that are not small beside the first."""
+    by_size = sorted(ordered(task.components), key=lambda c: -abs(c.contribution))
+    least = _SMALLEST_BAR * abs(by_size[0].contribution)
+    return [by_size[0], *(c for c in by_size[1:_MOST_BARS] if abs(c.contribution) >= least)]
+
+
+def _bars(task: Task) -> Table:
+    """The largest components of a task, each with a bar, its number and what the exact check says."""
+    table = Table.grid(padding=(0, 1))
+    table.add_column(no_wrap=True, overflow="ellipsis", width=_NAME_CELLS)
+    table.add_column(no_wrap=True, width=_BAR_CELLS)
+    table.add_column(justify="right", no_wrap=True)
+    table.add_column(justify="right", no_wrap=True)
+    table.add_column(style="dim")
+    drawn = _largest(task)
+    top = abs(drawn[0].contribution) or 1.0
+    for component in drawn:
+        value = component.contribution
+        table.add_row(
+            Text(_name(component)),
+            Text(_bar(abs(value) / top), style="cyan" if value >= 0 else "dark_orange"),
+            Text(signed(value)),
+            Text(percent(component.share)),
+            Text(_check(task, component)),
+        )
+    rest = [c for c in task.components if not any(c is shown for shown in drawn)]
+    if rest:
+        total = sum(c.contribution for c in rest)
+        table.add_row(Text(f"{len(rest)} smaller", style="dim"), Text(""), Text(signed(total), style="dim"))
+    return table
+
+
+def _name(component: Component) -> str:
+    """The component's name in a table's cell: what is cut from it is never its origin."""
+    name = label(component)
+    if component.origin != "read":
+        return brief(name, _NAME_CELLS)
+    return brief(name.removesuffix(_READ), _NAME_CELLS - len(_READ)) + _READ
+
+
+def _bar(share: float) -> str:
+    eighths = round(share * _BAR_CELLS * 8)
+    return "█" * (eighths // 8) + ("", "▏", "▎", "▍", "▌", "▋", "▊", "▉")[eighths % 8]
+
+
+def _check(task: Task, component: Component) -> str:
+    if component.ablation is None:
+        return ""
+    return f"exact check {signed(component.ablation.change)} {check_word(task, component)}"
