@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from diffharness.report.numbers import interval, percent, signed
+from diffharness.report.numbers import interval, percent, plain, signed
 from diffharness.report.schema import Task
 from diffharness.report.view import is_real, parts
 
@@ -14,7 +14,7 @@ _MOST_SEEDS = 3
 
 
 def account_notes(task: Task) -> tuple[str, ...]:
-    """Notes on an account of a real gap: how it arose, the error, the prior, the interaction, odd shares."""
+    """Notes on an account of a real gap: how it arose, the error, the prior, the interaction, odd shares, seeds."""
     if task.surrogate is None or not task.components or not is_real(task) or not task.surrogate.gap:
         return ()
     found = (_origins(task), _upper(task), _error(task), _prior(task), _interaction(task), _shares(task), _seeds(task))
@@ -83,12 +83,13 @@ def _interaction(task: Task) -> str | None:
         return None
     return (
         f"What is written and what is read depend on each other: by whose upper layers come first, "
-        f"{signed(task.interaction)} more or less counts as written; the account is the mean."
+        f"{plain(abs(task.interaction))} more or less counts as written; the account is the mean."
     )
 
 
 def _shares(task: Task) -> str | None:
-    if all(part.share is None or -0.005 <= part.share <= 1.005 for part in parts(task)):
+    """Of parts that are large enough to be seen as odd, not of every small one."""
+    if all(part.share is None or -_LARGE <= part.share <= 1 + _LARGE for part in parts(task)):
         return None
     return "Shares below 0 % or above 100 % are of parts that pull against each other and cancel in the gap."
 

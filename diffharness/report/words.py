@@ -225,7 +225,7 @@ def check_sentence(task: Task, part: Part, claims: Sequence[Claim] = ()) -> str:
         return f"The exact check agrees about {name} ({moved}), but whether random latents do as much was not tried."
     if not claim.is_causal:
         return f"The exact check agrees about {name} ({moved}), but they are not called a cause: {_short_of(claim)}."
-    if part.contribution * (task.surrogate.gap if task.surrogate else 0.0) < 0:
+    if written.contribution * (task.surrogate.gap if task.surrogate else 0.0) < 0:
         return f"The exact check agrees that {name} work against the gap: {moved}."
     return f"The exact check agrees that {name} are a cause: {moved}."
 
