@@ -9,6 +9,7 @@ a candidate more is evaluated by itself, but the crosscoder is then trained anew
 
 from __future__ import annotations
 
+import json
 import shlex
 from collections.abc import Mapping
 from functools import cached_property
@@ -21,7 +22,8 @@ from diffharness.candidates import SHARED, Candidates, check_options
 from diffharness.command import default_command
 from diffharness.config import TRAINED, RunConfig
 from diffharness.errors import DiffharnessError
-from diffharness.pipeline import Run, Stage, stage_fingerprint
+from diffharness.made_from import Stage, label_file, named_from, stage_fingerprint
+from diffharness.pipeline import Run
 from diffharness.progress import StageProgress
 from diffharness.recorded import Recorded
 from diffharness.report.schema.matrix import Matrix
@@ -91,7 +93,7 @@ class JointRun(Run):
         """The latents' names, found once."""
         config = self.config
         made_from = [
-            self.crosscoder(self.sides).fingerprint, *self._named_from(), config.nu_reconstruction, config.nu_error,
+            self.crosscoder(self.sides).fingerprint, *named_from(config), config.nu_reconstruction, config.nu_error,
         ]  # fmt: skip
         work = lambda folder, report: joint_stages.name_joint(self, folder, report)  # noqa: E731
         return self.stage("names", "name the shared latents", made_from, work)
@@ -100,7 +102,7 @@ class JointRun(Run):
     def annotator(self) -> str:
         """Who names the latents in every pair's run: nobody and a person's table as asked, else the names found."""
         asked = self.config.annotator[0]
-        if asked == "none" or self._label_file(asked) is not None:
+        if asked == "none" or label_file(asked) is not None:
             return asked
         return f"file,{self.names().folder / joint_stages.NAMES}"
 
@@ -110,7 +112,7 @@ class JointRun(Run):
         asked = self.config.annotator[0]
         if asked == "none":
             return "nobody was asked to name latents (--annotator none)"
-        if (file := self._label_file(asked)) is not None:
+        if (file := label_file(asked)) is not None:
             return f"the latents' names are those of {file.name}, for all candidates"
         who = "probes" if asked == "probe" else asked.partition(",")[0]
         return (
@@ -183,12 +185,13 @@ def _pair_config(config: RunConfig, args: str, output: Path, crosscoder: Path, a
 
 def _say_if_trained_anew(joint: JointRun, candidates: Candidates, console: Console | None) -> None:
     """Say so where a shared crosscoder over other models stands already."""
-    from diffharness.crosscoder.config import CrosscoderConfig
-
     file = joint.workspace.root / "crosscoder" / "config.json"
     if console is None or not file.is_file():
         return
-    there = CrosscoderConfig.model_validate_json(file.read_text(encoding="utf-8")).sides
+    try:
+        there = tuple(json.loads(file.read_text(encoding="utf-8"))["sides"])
+    except (ValueError, KeyError):  # altered since it was written, which the stage notices
+        return
     if there != joint.sides:
         console.print(
             f"the shared crosscoder is over {len(there) - 1} other candidates; with these {len(candidates.arguments)} "

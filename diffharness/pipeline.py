@@ -12,19 +12,18 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
-from diffharness import __version__, defaults
-from diffharness.artifacts import Workspace, fingerprint, path_fingerprint
+from diffharness import defaults
+from diffharness.artifacts import Workspace
 from diffharness.assembly import depth
 from diffharness.command import default_command
 from diffharness.config import RunConfig
-from diffharness.latents.annotators.spec import parse_annotator
+from diffharness.made_from import Stage, evaluated_from, harvested_from, named_from, stage_fingerprint, trained_from
 from diffharness.progress import Report as Progress
 from diffharness.progress import StageProgress
 from diffharness.recorded import with_recorded
@@ -37,10 +36,6 @@ from diffharness.stages.reading import MAIN
 if TYPE_CHECKING:
     from diffharness.evaluation.scores import Evaluation
     from diffharness.stages.replaying import Harvested
-
-
-LAYOUT = 5
-"""Of the stages' artifacts; a run of another layout is made anew."""
 
 
 def run(config: RunConfig, *, console: Console | None = None, command: str | None = None) -> Report:
@@ -56,19 +51,6 @@ def run(config: RunConfig, *, console: Console | None = None, command: str | Non
         RunError: a stage failed.
     """
     return Run(config, console, command).report()
-
-
-@dataclass(frozen=True)
-class Stage:
-    """A finished stage: where its files are, and what it was made from."""
-
-    folder: Path
-    fingerprint: str
-
-
-def stage_fingerprint(name: str, made_from: Any) -> str:
-    """What tells a stage's result from that of other inputs, and of other versions."""
-    return fingerprint(__version__, LAYOUT, name, made_from)
 
 
 class Run:
@@ -142,15 +124,7 @@ class Run:
         """lm-eval's scores, documents and ledger of one side."""
         from diffharness import stages
 
-        made_from = [
-            self.session.model_fingerprints[side],
-            self.session.tasks_fingerprint,
-            self.config.limit,
-            self.session.protocol,
-            self.config.batch_size,
-            self.config.device,
-            path_fingerprint(self.recorded[side].folder) if side in self.recorded else None,
-        ]
+        made_from = evaluated_from(self, side)
         work = lambda folder, report: stages.evaluate(self, side, folder, report)  # noqa: E731
         title = f"evaluate the {side} with lm-eval" if side not in self.recorded else f"read the {side}'s evaluation"
         return self.stage(f"evaluate {side}", title, made_from, work, f"evaluation/{side}")
@@ -165,7 +139,10 @@ class Run:
         """The gaps of all metrics, with intervals."""
         from diffharness import stages
 
-        made_from = [*(self.evaluation(s).fingerprint for s in self.sides), self.config.metric, self.config.seed]
+        made_from = [
+            *(self.evaluation(s).fingerprint for s in self.sides), self.config.metric, self.config.cluster,
+            self.config.seed,
+        ]  # fmt: skip
         work = lambda folder, _report: stages.compare(self, folder)  # noqa: E731
         return self.stage("compare", "compare the scores in pairs of documents", made_from, work)
 
@@ -195,23 +172,12 @@ class Run:
 
         work = lambda folder, report: stages.harvest(self, folder, report)  # noqa: E731
         title = "read the texts with all models under nnsight" if not self.config.stream else "choose the texts"
-        return self.stage("harvest", title, self._harvested_from(), work, "activations", resumable=True)
-
-    def _harvested_from(self) -> list[Any]:
-        """What the activations are made from."""
-        texts = [*self.config.corpus, *self.session.corpus_fingerprints] or [
-            self.evaluation(s).fingerprint for s in self.compared
-        ]
-        return [
-            {s: self.session.model_fingerprints[s] for s in self.sides},
-            texts, self.session.layer_fingerprint, self.config.train_tokens, self.config.seed, self.config.device,
-            self.config.activation_dtype, self.config.stream,
-        ]  # fmt: skip
+        return self.stage("harvest", title, harvested_from(self), work, "activations", resumable=True)
 
     @property
     def harvest_fingerprint(self) -> str:
         """That of the activations of corpora, before they are read."""
-        return stage_fingerprint("harvest", self._harvested_from())
+        return stage_fingerprint("harvest", harvested_from(self))
 
     @cached_property
     def harvested(self) -> Harvested:
@@ -230,11 +196,7 @@ class Run:
             made_from = [self.harvest().fingerprint, self.session.loaded.fingerprint, self.config.skip_special]
             work = lambda folder, report: stages.load(self, folder, report)  # noqa: E731
             return self.stage(name, f"load the crosscoder {title}", made_from, work, into)
-        config = self.config
-        made_from = [
-            self.harvest().fingerprint, sides, config.latents, config.k, config.sparsity, config.shared_latents,
-            config.dedicated, config.groups, config.seed, config.seeds, config.skip_special,
-        ]  # fmt: skip
+        made_from = [self.harvest().fingerprint, sides, *trained_from(self.config)]
         work = lambda folder, report: stages.train(self, sides, folder, report)  # noqa: E731
         return self.stage(name, f"train the crosscoder {title}", made_from, work, into, resumable=True)
 
@@ -244,7 +206,7 @@ class Run:
 
         config, main = self.config, sides == MAIN
         made_from = [
-            self.crosscoder(sides).fingerprint, *self._named_from(), config.nu_reconstruction, config.nu_error,
+            self.crosscoder(sides).fingerprint, *named_from(config), config.nu_reconstruction, config.nu_error,
             [*(self.evaluation(s).fingerprint for s in MAIN), config.metric] if main else None,
         ]  # fmt: skip
         work = lambda folder, report: stages.describe_latents(self, sides, folder, report)  # noqa: E731
@@ -252,19 +214,6 @@ class Run:
             f"latents {'-'.join(sides)}", f"scale and name the latents of {'–'.join(sides)}", made_from, work,
             "" if main else f"crosscoder/{'-'.join(sides)}",
         )  # fmt: skip
-
-    def _named_from(self) -> list[Any]:
-        """What the names of latents are made from."""
-        config = self.config
-        files = [config.probes, config.taxonomy, *(self._label_file(spec) for spec in config.annotator)]
-        asked = config.annotate if set(config.annotator) - {"probe", "none"} else None
-        return [config.annotator, asked, *(None if f is None else path_fingerprint(f) for f in files)]
-
-    @staticmethod
-    def _label_file(annotator: str) -> Path | None:
-        """The file of a person's labels, where an annotator is one."""
-        spec = None if annotator == "none" else parse_annotator(annotator)
-        return Path(spec.argument) if spec is not None and spec.kind == "file" else None
 
     def account(self) -> Stage:
         """Every task's gap split over categories."""

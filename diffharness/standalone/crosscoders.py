@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from diffharness.artifacts import Workspace, altered_files, write_atomically
 from diffharness.errors import RunError, UsageError
 from diffharness.loaded import LoadedCrosscoder
-from diffharness.pipeline import stage_fingerprint
+from diffharness.made_from import stage_fingerprint
 from diffharness.progress import StageProgress
 from diffharness.stages.training import TrainOptions, train_seeds
 
