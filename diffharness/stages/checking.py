@@ -15,7 +15,7 @@ import numpy as np
 
 from diffharness.errors import RunError
 from diffharness.stages.reading import MAIN, Progress, load_crosscoder, read_latents
-from diffharness.stages.scoring import primary
+from diffharness.stages.scoring import clustered, load_clustered, primary
 
 if TYPE_CHECKING:
     from diffharness.attribution.interventions import Arm
@@ -74,7 +74,7 @@ class ArmScorer:
         )  # fmt: skip
         self._n_done += 1
         _same_questions(found, run.load_evaluation(MAIN[target]))
-        return found
+        return clustered(run, found)
 
     def reproduced(self, target: int) -> Evaluation:
         """A model's evaluation that arms are compared with: what changing nothing gives, to the byte.
@@ -87,7 +87,7 @@ class ArmScorer:
         """
         from diffharness.attribution.interventions import Arm
 
-        recorded = self.run.load_evaluation(MAIN[target])
+        recorded = load_clustered(self.run, MAIN[target])
         nothing = self.score(target, Arm("nothing"))
         if first_difference(nothing, recorded) is None:
             return recorded

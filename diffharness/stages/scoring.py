@@ -112,10 +112,15 @@ def compare(run: Run, folder: Path) -> None:
 
 
 def load_clustered(run: Run, side: str) -> Evaluation:
-    """A side's evaluation, every document with its cluster where tasks have such (`--cluster`, `metadata.cluster`)."""
+    """A side's evaluation, every document with its cluster."""
+    return clustered(run, run.load_evaluation(side))
+
+
+def clustered(run: Run, evaluation: Evaluation) -> Evaluation:
+    """Every document with its cluster where tasks have such (`--cluster`, `metadata.cluster`)."""
     from diffharness.evaluation.clusters import with_clusters
 
-    keys, evaluation = _cluster_keys(run), run.load_evaluation(side)
+    keys = _cluster_keys(run)
     return with_clusters(evaluation, run.session.tasks.tasks, keys) if keys else evaluation
 
 

@@ -21,7 +21,7 @@ from diffharness.stages.reading import (
     read_rows,
     write_json,
 )
-from diffharness.stages.scoring import primary
+from diffharness.stages.scoring import load_clustered, primary
 from diffharness.stages.shapley_values import NoShapleyError, generated_values, likelihood_values
 
 if TYPE_CHECKING:
@@ -101,7 +101,7 @@ def _row(run: Run, task: _Task, pair: ModelPair, progress: Progress) -> schema.S
     from diffharness.evaluation.comparison import clusters
 
     rng = np.random.default_rng(run.config.seed)
-    of_task = run.load_evaluation("candidate").of(task.name, task.metric.filter)
+    of_task = load_clustered(run, "candidate").of(task.name, task.metric.filter)
     documents = [of_task[doc_id] for doc_id in task.written.doc_ids]
     weight_N = np.array([task.forms.weights[d.doc_id] for d in documents]) / np.mean(list(task.forms.weights.values()))
     categories = [latent.category for latent in read_latents(run, MAIN)]

@@ -87,6 +87,15 @@ def test_every_change_is_that_of_the_arms_scores(run, rows, by_hand, category):
     assert any(abs(row["change"]) > 1e-3 for row in rows if row["origin"] == "read")
 
 
+def test_clusters_are_drawn_whole_as_in_the_comparison(run, category):
+    clustered = Run(run.config.model_copy(update={"cluster": "word"}))
+    wanted = {"written": {category: ["tiny_word"]}, "read": {category: ["tiny_word"]}}
+    rows = exact_check(clustered, wanted, lambda _done, _total: None)
+    assert len(rows) == 3
+    assert all("over 10 clusters of documents" in row["method"] for row in rows if row["change"])
+    assert any(row["change"] for row in rows)
+
+
 def test_documents_make_the_change(rows):
     """Metrics that are means: the change is the mean of the documents' own."""
     means = [row for row in rows if row["task"] != "tiny_text"]
