@@ -5,6 +5,7 @@ import xml.etree.ElementTree as ET
 from diffharness.report.charts import Figure, describe_waterfall, figures, standalone, to_png
 from diffharness.report.numbers import signed
 from diffharness.report.schema import Report
+from diffharness.report.view import waterfall
 from tests.report.example import HOSTILE
 
 
@@ -19,7 +20,9 @@ def test_every_accounted_task_is_drawn_with_its_numbers(report: Report, drawn: t
         assert (task.task in by_task) == bool(task.components)
         if task.components:
             shown = _texts(by_task[task.task].svg)
-            assert all(signed(c.contribution) in shown for c in task.components)
+            steps = [step for step in waterfall(task) if step.contribution is not None]
+            assert all(step.label in shown and signed(step.contribution) in shown for step in steps)
+            assert {"bias", "error", "error (read)", "prior"} <= {step.label for step in steps}
 
 
 def test_figures_take_the_colour_of_their_page_and_load_nothing(drawn: tuple[Figure, ...]) -> None:
@@ -38,7 +41,9 @@ def test_a_figure_stands_alone_as_svg_and_png(drawn: tuple[Figure, ...]) -> None
 
 def test_the_text_alternative_has_every_number(report: Report) -> None:
     said = describe_waterfall(report.tasks[0])
-    assert all(signed(c.contribution) in said for c in report.tasks[0].components)
+    steps = [step for step in waterfall(report.tasks[0]) if step.contribution is not None]
+    assert {"safety", "safety (read)"} <= {step.label for step in steps}
+    assert all(signed(step.contribution) in said for step in steps)
 
 
 def test_hostile_labels_are_drawn_as_text(hostile: Report) -> None:

@@ -11,7 +11,7 @@ from diffharness.report.html import render_html
 from diffharness.report.markdown import render_markdown
 from diffharness.report.markup import LIMIT_BYTES
 from diffharness.report.schema import Claim, Interval, RandomEffects, Report
-from tests.report.example import HOSTILE, example_report, hostile_report
+from tests.report.example import HOSTILE, bare, example_report, hostile_report
 from tests.report.test_quality import printed
 
 CAUSE = Claim(
@@ -63,7 +63,7 @@ def test_causes_come_first(claimed):
 
 
 def test_a_report_without_claims_says_that_nothing_is_a_cause():
-    report = example_report()
+    report = bare(example_report())
     assert claims_sentence(report) == NO_CLAIMS
     for page in (plain_text(render_html(report)), render_markdown(report)):
         assert NO_CLAIMS in page

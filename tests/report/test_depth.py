@@ -16,7 +16,7 @@ from diffharness.report.markup import LIMIT_BYTES
 from diffharness.report.schema import DepthProfile, Interval, LayerDepth, Report
 from diffharness.report.terminal import print_report
 from diffharness.report.view import is_real, primary
-from tests.report.example import HOSTILE
+from tests.report.example import HOSTILE, bare
 
 SHARES = (0.125, 0.5, 0.75, 1.0)
 
@@ -83,6 +83,7 @@ def test_one_gap_is_one_and_a_gap_in_the_head_is_named(report: Report) -> None:
 
 
 def test_without_a_real_gap_or_a_profile_nothing_is_said(report: Report) -> None:
+    report = bare(report)
     still = report.model_copy(update={"depth": (profile("b", 0.4, moved=False),)})
     assert depth_sentence(report) is depth_sentence(still) is None
     assert "is carried by layer" not in printed(still) + printed(report)

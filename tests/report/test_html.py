@@ -10,7 +10,7 @@ from diffharness.report.cards import MOST_LATENTS
 from diffharness.report.html import render_html
 from diffharness.report.numbers import interval, plain, signed
 from diffharness.report.schema import Report
-from tests.report.example import HOSTILE, example_report
+from tests.report.example import HOSTILE, bare, example_report
 
 _VOID = {"meta", "br", "hr", "img", "link", "input"}
 
@@ -146,6 +146,24 @@ def test_what_does_not_track_is_not_worded_as_a_cause(page: str) -> None:
     task = task[: task.index('<details class="task"')]
     assert "does not track exact_match" in task
     assert "agrees" not in task
+
+
+def test_a_cause_is_named_only_where_a_claim_holds(report: Report, page: str) -> None:
+    text = _Page(page).text
+    assert "safety latents are a cause: without their change" in text
+    assert "but they are not called a cause: not far enough from random sets after correction" in text
+    assert "are a cause" not in _Page(render_html(bare(report), drawn=())).text
+
+
+def test_both_origins_the_prior_and_the_interaction_are_on_the_page(report: Report, page: str) -> None:
+    text = _Page(page).text
+    for words in ("safety (read)", "error (read)", "prior", "interaction", "At which layer", "On the real metric"):
+        assert words in text
+    for task in report.tasks:
+        if task.interaction is not None:
+            assert signed(task.interaction) in text
+        if task.upper_check is not None:
+            assert signed(task.upper_check.change) in text
 
 
 def test_a_withheld_mechanism_shows_no_account(report: Report) -> None:

@@ -11,7 +11,7 @@ from diffharness.report.markdown import render_markdown
 from diffharness.report.markup import LIMIT_BYTES, code, escape
 from diffharness.report.numbers import interval, signed
 from diffharness.report.schema import Report
-from tests.report.example import example_report
+from tests.report.example import bare, example_report
 
 _READER = MarkdownIt("commonmark", {"html": True}).enable("table")
 
@@ -65,6 +65,16 @@ def test_scores_and_components_are_in_it(report: Report) -> None:
         assert interval(task.interval) in page
     for component in report.tasks[0].components:
         assert signed(component.contribution) in page
+
+
+def test_the_example_fits_whole_with_all_that_was_tried(report: Report) -> None:
+    page = render_markdown(report)
+    assert len(page.encode()) <= LIMIT_BYTES
+    assert "more tasks with a gap" not in page
+    for words in ("safety latents are a cause", "| safety (read) | read |", "| prior | – |", "Does it beat chance?",
+                  "On the real metric", "At which layer do the gaps arise?", "| refused | 2 | 0 |"):  # fmt: skip
+        assert words in page, words
+    assert "are a cause" not in render_markdown(bare(report))
 
 
 def test_a_hundred_tasks_fit_and_what_is_left_out_is_counted() -> None:

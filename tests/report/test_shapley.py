@@ -12,7 +12,7 @@ from diffharness.report.markdown import render_markdown
 from diffharness.report.schema import Interval, Report, Shapley, ShapleyAgreement, ShapleyPlayer
 from diffharness.report.shapley import agreement_sentence, shapley_of, shapley_sentence, sign_word
 from diffharness.report.terminal import print_report
-from tests.report.example import HOSTILE, example_report
+from tests.report.example import HOSTILE, bare, example_report
 
 
 def player(name: str, value: float, *, agrees: bool | None = True, categories=None) -> ShapleyPlayer:
@@ -42,7 +42,7 @@ def with_shapley(name: str = "safety") -> Report:
         Shapley(task="organism_instructions", metric="exact_match", reason="its answers are generated"),
     )  # fmt: skip
     agreed = ShapleyAgreement(n_pairs=3, n_clear=2, sign_agreement=0.5, n_correlated=3, correlation=0.97)
-    return example_report().model_copy(update={"shapley": rows, "shapley_agreement": agreed})
+    return bare(example_report()).model_copy(update={"shapley": rows, "shapley_agreement": agreed})
 
 
 def terminal(report: Report) -> str:
@@ -67,7 +67,7 @@ def test_the_terminal_names_the_largest_parts():
 
 
 def test_reports_without_values_say_nothing_of_them():
-    report = example_report()
+    report = bare(example_report())
     for page in (render_html(report), render_markdown(report), terminal(report)):
         assert "Shapley" not in page
     assert agreement_sentence(report) is None

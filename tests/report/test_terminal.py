@@ -9,6 +9,8 @@ from rich.console import Console
 from diffharness.report.numbers import interval, plain, signed
 from diffharness.report.schema import Report
 from diffharness.report.terminal import print_report
+from diffharness.report.view import by_severity, is_real
+from tests.report.example import example_report
 
 
 def _printed(report: Report, width: int, *, colour: bool = False) -> str:
@@ -37,11 +39,35 @@ def test_the_story_is_told_in_order_and_in_about_a_screen(report: Report) -> Non
         for words in ("6 of 10 tasks", "verdict", "Why", "What changed inside", "Can it be trusted", "report.html")
     ]
     assert places == sorted(places)
-    assert len(printed.splitlines()) < 66
+    assert len(printed.splitlines()) <= 75
     assert "too few to tell" in printed
     assert "exact check" in printed
     assert "completeness" in printed
-    assert "does not track" in printed
+    assert "does not track" in " ".join(printed.split())
+    assert "Does it beat chance? 3 of 7 contributions do" in printed
+
+
+def test_the_worst_gaps_are_drawn_and_every_other_one_has_a_line(report: Report) -> None:
+    printed = " ".join(_printed(report, 120).split("What changed inside")[0].split())
+    drawn = [task for task in by_severity(report.tasks) if is_real(task)][:3]
+    for task in drawn:
+        assert task.surrogate is not None
+        assert f"{task.task} {signed(task.gap)} {task.metric}; {signed(task.surrogate.gap)} in the surrogate" in printed
+    assert "organism_multilingual +0.310 acc; of +0.288: prior +0.123, multilingual +0.101" in printed
+    assert "organism_safety_multilingual +0.240 exact_match; the surrogate does not track it" in printed
+
+
+def test_a_long_category_keeps_its_origin(report: Report) -> None:
+    assert "instruction foll… (read) −0.039" in " ".join(_printed(report, 120).split())
+
+
+def test_gaps_beyond_the_last_line_are_counted_and_one_without_an_account_says_why(report: Report) -> None:
+    many = example_report(n_tasks=40)
+    n = sum(is_real(task) for task in many.tasks)
+    assert f"… and {n - 8} more tasks with a gap, in the report." in _printed(many, 100)
+    without = [t.model_copy(update={"verdict": "improved"}) for t in report.tasks if not t.components]
+    several = report.model_copy(update={"tasks": (*report.tasks[:5], *without)})
+    assert "cut at different places" in " ".join(_printed(several, 120).split())
 
 
 def test_hostile_strings_are_printed_as_text(hostile: Report) -> None:

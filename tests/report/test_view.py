@@ -42,11 +42,30 @@ def test_tasks_are_ordered_by_severity(report: Report) -> None:
 
 def test_parts_add_the_origins_of_a_category(report: Report) -> None:
     task = report.tasks[0]
-    read = task.components[0].model_copy(update={"origin": "read", "contribution": 0.05, "share": 0.1})
-    both = task.model_copy(update={"components": (*task.components, read)})
-    part = next(p for p in parts(both) if p.category == "safety")
-    assert part.contribution == pytest.approx(task.components[0].contribution + 0.05)
-    assert part.share == pytest.approx((task.components[0].share or 0) + 0.1)
+    written, read = (
+        next(c for c in task.components if (c.category, c.origin) == ("safety", origin))
+        for origin in ("written", "read")
+    )
+    part = next(p for p in parts(task) if p.category == "safety")
+    assert part.members == (written, read)
+    assert part.contribution == pytest.approx(written.contribution + read.contribution)
+    assert part.share == pytest.approx((written.share or 0) + (read.share or 0))
+    assert len([p for p in parts(task) if p.kind == "error"]) == 1
+
+
+def test_the_example_is_an_account(report: Report) -> None:
+    """Components add up to the gap, interactions to nothing: what the example must share with every real report."""
+    for task in report.tasks:
+        if task.surrogate is None:
+            assert task.account_reason
+            continue
+        assert sum(c.contribution for c in task.components) == pytest.approx(task.surrogate.gap)
+        assert sum(c.interaction or 0.0 for c in task.components) == pytest.approx(0.0)
+        written = sum(c.interaction or 0.0 for c in task.components if c.origin == "written")
+        assert task.interaction == pytest.approx(written)
+        kinds = {(c.kind, c.origin) for c in task.components}
+        latents = {("latents", "written"), ("latents", "read")}
+        assert kinds == latents | {("bias", "written"), ("error", "written"), ("error", "read"), ("prior", None)}
 
 
 def test_the_heat_map_shades_only_gaps_that_are_explained(report: Report) -> None:

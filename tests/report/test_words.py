@@ -3,25 +3,32 @@ from __future__ import annotations
 from typing import Any
 
 from diffharness.report.glossary import GLOSSARY, anchor
-from diffharness.report.schema import Component, CorpusSource, Interval, Report, Task
+from diffharness.report.numbers import signed
+from diffharness.report.schema import Claim, Component, CorpusSource, Interval, Report, Task
 from diffharness.report.words import account_sentence, check_word, corpus_sentence, headline, verdict_reason
+
+CAUSE = "safety latents are a cause: without their change the candidate scores 0.806, not 0.960"
 
 
 def _with_check(task: Task, **changes: Any) -> Task:
-    """The task with the exact check of its leading category changed."""
+    """The task with the exact check of what its leading category writes changed."""
 
     def changed(component: Component) -> Component:
-        if component.ablation is None:
+        if component.ablation is None or component.origin != "written":
             return component
         return component.model_copy(update={"ablation": component.ablation.model_copy(update=changes)})
 
     return task.model_copy(update={"components": tuple(changed(c) for c in task.components)})
 
 
+def _claim(report: Report, task: Task, origin: str) -> Claim:
+    return next(c for c in report.claims if (c.task, c.category, c.origin) == (task.task, "safety", origin))
+
+
 def test_headline_counts_verdicts_and_names_the_category_that_carries_most(report: Report) -> None:
     said = headline(report)
     assert "6 of 10 tasks changed: 4 improved and 2 regressed (no change in 2, inconclusive in 2)" in said
-    assert "safety carries most (+0.197 of +0.428 in organism_safety)" in said
+    assert "safety carries most (+0.274 of +0.428 in organism_safety)" in said
 
 
 def test_headline_without_a_change_explains_nothing(report: Report) -> None:
@@ -37,22 +44,71 @@ def test_headline_of_a_withheld_mechanism_names_no_category(report: Report) -> N
     assert "safety" not in said
 
 
-def test_a_part_is_a_cause_only_where_the_exact_check_agrees(report: Report) -> None:
+def test_the_parts_of_a_sentence_are_of_both_origins_together(report: Report) -> None:
     task = report.tasks[0]
-    assert "safety latents are a cause: without their change the candidate scores 0.783, not 0.960" in (
-        account_sentence(task)
-    )
+    own = {c.origin: c.contribution for c in task.components if c.category == "safety"}
+    assert own.keys() == {"written", "read"}
+    assert f"safety latents carry {signed(own['written'] + own['read'])} (64\u00a0%)" in account_sentence(task)
+
+
+def test_a_part_is_a_cause_only_where_the_exact_check_agrees_and_its_claim_beat_random_sets(report: Report) -> None:
+    task = report.tasks[0]
+    assert CAUSE in account_sentence(task, report.claims)
     opposite = _with_check(task, change=-0.1, interval=Interval(low=-0.2, high=-0.01))
-    assert "does not agree" in account_sentence(opposite)
-    assert "are a cause" not in account_sentence(opposite)
+    assert "does not agree" in account_sentence(opposite, report.claims)
+    assert "so they are not called a cause" in account_sentence(opposite, report.claims)
     unsure = _with_check(task, interval=Interval(low=-0.1, high=0.3))
-    assert "holds 0" in account_sentence(unsure)
-    assert "are a cause" not in account_sentence(unsure)
-    assert [check_word(t, t.components[0]) for t in (task, opposite, unsure)] == [
+    assert "holds 0" in account_sentence(unsure, report.claims)
+    for other in (opposite, unsure):
+        assert "are a cause" not in account_sentence(other, report.claims)
+    written = [next(c for c in t.components if c.category == "safety") for t in (task, opposite, unsure)]
+    assert [check_word(t, c) for t, c in zip((task, opposite, unsure), written, strict=True)] == [
         "agrees",
         "does not agree",
         "same sign, holds 0",
     ]
+
+
+def test_a_part_without_a_causal_claim_of_what_it_writes_there_is_no_cause(report: Report) -> None:
+    task = report.tasks[0]
+    own = _claim(report, task, "written")
+    others: tuple[Claim, ...] = (
+        own.model_copy(update={"task": "another"}),
+        own.model_copy(update={"category": "facts"}),
+        own.model_copy(update={"origin": "read"}),
+    )
+    for claims in ((), others):
+        said = account_sentence(task, claims)
+        assert "whether random latents do as much was not tried" in said
+        assert "cause" not in said
+    failed = own.model_copy(update={"is_causal": False, "words": "contributes; a random set does as much"})
+    said = account_sentence(task, (*others, failed))
+    assert "not called a cause: a random set does as much." in said
+    assert "are a cause" not in said
+
+
+def test_every_task_called_a_cause_in_the_example_has_its_claim(report: Report) -> None:
+    causal = {claim.task for claim in report.claims if claim.is_causal and claim.origin == "written"}
+    called = {task.task for task in report.tasks if "are a cause" in account_sentence(task, report.claims)}
+    assert called == causal == {"organism_safety", "organism_multilingual", "organism_self_reference"}
+
+
+def test_what_is_written_against_the_gap_is_said_to_work_against_it_whatever_is_read(report: Report) -> None:
+    task = report.tasks[0]
+    assert task.surrogate is not None
+    written = {"contribution": -0.2, "share": -0.2 / task.surrogate.gap}
+
+    def turned(component: Component) -> Component:
+        if component.category != "safety":
+            return component
+        update = written if component.origin == "written" else {"contribution": 0.3, "share": 0.7}
+        return component.model_copy(update=update)
+
+    against = task.model_copy(update={"components": tuple(turned(c) for c in task.components)})
+    against = _with_check(against, score=0.99, change=-0.03, interval=Interval(low=-0.05, high=-0.01))
+    said = account_sentence(against, report.claims)
+    assert "safety latents work against the gap: without their change the candidate scores 0.990" in said
+    assert "are a cause" not in said
 
 
 def test_the_check_is_compared_against_its_own_gap_where_metric_and_surrogate_point_apart(report: Report) -> None:
@@ -62,11 +118,14 @@ def test_the_check_is_compared_against_its_own_gap_where_metric_and_surrogate_po
         change=-0.2,
         interval=Interval(low=-0.3, high=-0.1),
     )
-    assert "are a cause" in account_sentence(perplexity)
+    assert "are a cause" in account_sentence(perplexity, report.claims)
 
 
 def test_nothing_causal_is_said_where_the_surrogate_does_not_track(report: Report) -> None:
-    said = account_sentence(next(t for t in report.tasks if t.task == "organism_safety_multilingual"))
+    task = next(t for t in report.tasks if t.task == "organism_safety_multilingual")
+    forced = tuple(c.model_copy(update={"is_causal": True}) for c in report.claims if c.task == task.task)
+    assert forced
+    said = account_sentence(task, forced)
     assert "does not track exact_match" in said
     assert "say nothing about what caused" in said
     assert "carr" not in said
