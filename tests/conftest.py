@@ -117,13 +117,13 @@ def real() -> Path:
     return REAL
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def small(tiny_options) -> dict[str, Any]:
     """A run on two tasks."""
-    return {**tiny_options, "tasks": ["tiny_choice", "tiny_word"], "train_tokens": 1500}
+    return {**tiny_options, "tasks": ["tiny_choice", "tiny_word"], "train_tokens": 1500, "attribution_documents": 8}
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def first(small, tmp_path_factory) -> Path:
     """The folder of a finished small run."""
     import diffharness
@@ -144,6 +144,27 @@ def again(first, small, tmp_path) -> Callable[..., Report]:
         return diffharness.run(diffharness.RunConfig.make({**small, "output": tmp_path / "run", **changes}))
 
     return run
+
+
+@pytest.fixture
+def dry(again, first, monkeypatch) -> Callable[..., Report]:
+    """`again`, where every stage that runs only leaves what the finished run's left: for what is run, not for how."""
+    from diffharness.pipeline import Run
+
+    stages = json.loads((first / "manifest.json").read_text())["stages"]
+    whole = Run.stage
+
+    def copied(self: Run, name: str, title: str, made_from: Any, work: object, into: str = "", **more: Any):
+        def copy(folder: Path, _report: object) -> None:
+            for file in stages.get(name, {"files": []})["files"]:
+                target = folder / Path(file).relative_to(into)
+                target.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(first / file, target)
+
+        return whole(self, name, title, made_from, copy, into, **more)
+
+    monkeypatch.setattr(Run, "stage", copied)
+    return again
 
 
 @pytest.fixture

@@ -15,7 +15,8 @@ from diffharness.crosscoder.model import Crosscoder
 from diffharness.errors import UsageError
 from diffharness.evaluation import harness
 from diffharness.report.schema import Report
-from tests.test_pipeline import FROM_TRAIN
+from tests.test_pipeline import FROM_TRAIN, WITHOUT_TRIALS
+from tests.tiny import ONLY_ACCOUNT
 
 
 @pytest.fixture
@@ -59,6 +60,7 @@ def test_a_loaded_crosscoder_gives_the_account_of_the_one_that_was_trained(first
     assert found.latents == before.latents
     assert found.quality[0].source == "loaded from crosscoder"
     assert found.quality[0].stale is None
+    assert found.claims == before.claims
     assert "train baseline-candidate" in ran
     ran.clear()
     loading(first / "crosscoder")
@@ -66,7 +68,7 @@ def test_a_loaded_crosscoder_gives_the_account_of_the_one_that_was_trained(first
 
 
 def test_beside_an_ancestor_the_pair_is_loaded_and_the_others_are_trained(first, loading, ran, tiny):
-    found = loading(first / "crosscoder", ancestor=str(tiny.ancestor), controls=False)
+    found = loading(first / "crosscoder", ancestor=str(tiny.ancestor), **ONLY_ACCOUNT)
     assert [q.name for q in found.quality] == [
         "baseline–candidate", "ancestor–baseline", "ancestor–candidate", "ancestor–baseline–candidate",
     ]  # fmt: skip
@@ -74,7 +76,7 @@ def test_beside_an_ancestor_the_pair_is_loaded_and_the_others_are_trained(first,
 
 
 def test_a_streamed_run_takes_a_loaded_crosscoder(first, loading):
-    found = loading(first / "crosscoder", stream=True, controls=False)
+    found = loading(first / "crosscoder", stream=True, **ONLY_ACCOUNT)
     before = Report.load(first).quality[0]
     assert found.quality[0].explained_variance == pytest.approx(before.explained_variance, abs=1e-5)
     assert set(found.quality[0].splice) == {"baseline", "candidate"}
@@ -82,28 +84,28 @@ def test_a_streamed_run_takes_a_loaded_crosscoder(first, loading):
 
 def test_a_loaded_crosscoder_that_changed_is_loaded_again(first, loading, ran, tmp_path):
     folder = copied(first, tmp_path / "cc", configured())
-    loading(folder)
+    loading(folder, **ONLY_ACCOUNT)
     ran.clear()
     copied(first, folder, shifted)
-    loading(folder)
-    assert ran == FROM_TRAIN
+    loading(folder, **ONLY_ACCOUNT)
+    assert ran == [stage for stage in FROM_TRAIN if stage in WITHOUT_TRIALS]
 
 
 def test_a_loaded_crosscoder_says_the_layer_where_the_user_does_not(first, loading, tmp_path):
     folder = copied(first, tmp_path / "cc", configured(layers=(0,)))
-    assert loading(folder, layer=None).run.layer == 0
+    assert loading(folder, layer=None, **ONLY_ACCOUNT).run.layer == 0
 
 
 def test_what_explains_the_runs_activations_badly_is_called_stale(first, loading, tmp_path):
     folder = copied(first, tmp_path / "cc", turned)
-    (quality,) = loading(folder, controls=False).quality
+    (quality,) = loading(folder, **ONLY_ACCOUNT).quality
     assert quality.stale is not None
     assert "it explains" in quality.stale
 
 
 def test_a_crosscoder_of_another_project_is_loaded_and_what_was_assumed_is_said(first, loading, tmp_path):
     write(checkpoint.load(first / "crosscoder"), tmp_path / "theirs")
-    found, before = loading(tmp_path / "theirs"), Report.load(first)
+    found, before = loading(tmp_path / "theirs", **ONLY_ACCOUNT), Report.load(first)
     (quality,) = found.quality
     assert quality.source.startswith("loaded from theirs; its models are taken in order; dictionary_learning, ")
     for mine, theirs in zip(found.tasks, before.tasks, strict=True):
@@ -122,7 +124,7 @@ def test_a_missing_scale_is_fitted_to_the_runs_activations(first, loading, tmp_p
         one.mean_MD.copy_(trained.mean_MD * factor_M[:, None])
         one.config = one.config.model_copy(update={"expects": "mean norm √width"})
 
-    (quality,) = loading(copied(first, tmp_path / "cc", unscaled), controls=False).quality
+    (quality,) = loading(copied(first, tmp_path / "cc", unscaled), **ONLY_ACCOUNT).quality
     assert "does not hold the scale of its input" in quality.source
     before = Report.load(first).quality[0].explained_variance
     assert quality.explained_variance == pytest.approx(before, abs=0.02)
@@ -163,5 +165,5 @@ def test_a_crosscoder_that_was_trained_on_special_tokens_refuses_to_skip_them(fi
 
 
 def test_a_crosscoder_that_skips_tokens_is_taken_at_its_word(first, loading, tmp_path):
-    loading(copied(first, tmp_path / "cc", configured(skipped_ids=(7,))))
+    loading(copied(first, tmp_path / "cc", configured(skipped_ids=(7,))), **ONLY_ACCOUNT)
     assert checkpoint.load(tmp_path / "loaded" / "crosscoder").config.skipped_ids == (7,)

@@ -26,13 +26,15 @@ from diffharness.evaluation.scores import Evaluation
 from diffharness.pipeline import Run
 from diffharness.recording import record_command_line
 from diffharness.report.schema import Report
-from tests.tiny import WORDS, tokenizer, write_jsonl, write_taxonomy
+from tests.tiny import ONLY_ACCOUNT, WORDS, tokenizer, write_jsonl, write_taxonomy
 
 EVERY = [
     "evaluate baseline", "evaluate candidate", "compare", "validate", "depth", "harvest", "train baseline-candidate",
-    "latents baseline-candidate", "account", "checks", "controls", "report",
+    "latents baseline-candidate", "account", "checks", "controls", "shapley", "claims", "flips", "report",
 ]  # fmt: skip
-FROM_TRAIN, FROM_LATENTS = EVERY[6:], EVERY[7:]
+FROM_TRAIN, FROM_LATENTS, FROM_ACCOUNT = EVERY[6:], EVERY[7:], EVERY[8:]
+WITHOUT_TRIALS = [s for s in EVERY if s not in ("controls", "shapley", "claims")]
+"""Of a run with `ONLY_ACCOUNT`."""
 
 
 def test_python_returns_the_report_that_is_on_disk(first, again, ran):
@@ -67,35 +69,64 @@ print([m for m in ("torch", "lm_eval", "transformers", "nnsight", "datasets") if
 @pytest.mark.parametrize(
     ("changes", "expected"),
     [
-        ({"smallest_effect": 0.3}, ["checks", "controls", "report"]),
+        ({"smallest_effect": 0.3}, ["checks", "controls", "shapley", "claims", "report"]),
         ({"latents": 24}, FROM_TRAIN),
+        ({"k": 5}, FROM_TRAIN),
+        ({"seeds": 2}, FROM_TRAIN),
         ({"metric": "acc_norm"}, ["compare", "depth", *FROM_LATENTS]),
+        ({"cluster": "prompt"}, ["compare", "depth", *FROM_ACCOUNT]),
         ({"depth_documents": 9}, ["depth", "report"]),
         ({"limit": 8}, [s for s in EVERY if s not in ("harvest", "train baseline-candidate")]),
-        ({"controls": False}, ["report"]),
+        ({"layer": "0"}, [s for s in EVERY if s not in (*EVERY[:3], "depth")]),
+        ({"attribution_documents": 9}, FROM_ACCOUNT),
         ({"nu_error": 0.5}, FROM_LATENTS),
         ({"nu_reconstruction": 0.4}, FROM_LATENTS),
         ({"annotator": "none"}, FROM_LATENTS),
+        ({"seed": 1}, [s for s in EVERY if s not in (*EVERY[:2], "validate")]),
+        ({"random_sets": 30}, ["claims", "report"]),
+        ({"shapley": "all"}, ["shapley", "report"]),
+        ({"ablate": ["night"]}, ["ablations", "report"]),
+        ({"controls": False}, ["report"]),
+        ({"random_sets": 0}, ["report"]),
+        ({"shapley": "none"}, ["report"]),
     ],
-    ids=lambda value: "".join(value) if isinstance(value, dict) else "",
+    ids=lambda value: "-".join(map(str, value)) if isinstance(value, dict) else "",
 )
-def test_changed_option_reruns_what_depends_on_it(again, ran, changes, expected):
-    found = again(**changes)
+def test_changed_option_reruns_what_depends_on_it(dry, ran, changes, expected):
+    dry(**changes)
     assert ran == expected
-    if "limit" in changes:
-        assert {t.n for t in found.tasks} == {8}
+    ran.clear()
+    dry(**changes)
+    assert ran == []
 
 
-def test_changed_probes_rename_the_latents_only(again, ran, tiny, tmp_path):
+def test_changed_option_is_what_the_stages_go_by(again, ran, tiny):
+    """What `dry` leaves out: several options at once, every stage really run again."""
+    found = again(
+        limit=8, cluster="word", depth_documents=8, attribution_documents=6, random_sets=20, ablate=["unclear"]
+    )
+    before = [s for s in EVERY if s not in ("harvest", "train baseline-candidate")]
+    assert sorted(ran) == sorted([*before, "ablations"])
+    primary = [task for task in found.tasks if task.is_primary]
+    assert {task.n for task in found.tasks} == {8}
+    words = [json.loads(line)["word"] for line in (tiny.tasks / "tiny_word.jsonl").read_text().splitlines()[:8]]
+    assert {task.n_clusters for task in primary} == {len(set(words))} == {7}
+    assert {task.n_accounted for task in primary} == {6}
+    assert {profile.n_documents for profile in found.depth} == {8}
+    assert {claim.random_effects.n_sets for claim in found.claims if claim.random_effects} <= {20}
+    assert [model.categories for model in found.ablated] == [("unclear",)]
+
+
+def test_changed_probes_rename_the_latents_only(dry, ran, tiny, tmp_path):
     lines = [json.loads(line) for line in tiny.probes.read_text().splitlines()]
     swapped = {"night": "animals", "animals": "night"}
     rows = [{**line, "category": swapped[line["category"]]} for line in lines]
-    again(probes=write_jsonl(tmp_path / "other.jsonl", rows))
+    dry(probes=write_jsonl(tmp_path / "other.jsonl", rows))
     assert ran == FROM_LATENTS
 
 
-def test_changed_taxonomy_renames_the_latents_only(again, ran, tmp_path):
-    again(taxonomy=write_taxonomy(tmp_path / "more.yaml", "animals", "night", "weather"))
+def test_changed_taxonomy_renames_the_latents_only(dry, ran, tmp_path):
+    dry(taxonomy=write_taxonomy(tmp_path / "more.yaml", "animals", "night", "weather"))
     assert ran == FROM_LATENTS
 
 
@@ -121,12 +152,12 @@ def test_failing_stage_leaves_nothing_and_the_next_run_goes_on(again, ran, monke
     with monkeypatch.context() as broken:
         broken.setattr(stages, "describe_latents", fails)
         with pytest.raises(RunError):
-            again(latents=24)
+            again(latents=24, **ONLY_ACCOUNT)
     assert (tmp_path / "run" / "latents.json").read_text() == before, "the old one stands until the new is whole"
     assert not list((tmp_path / "run").glob(".*"))
     ran.clear()
-    again(latents=24)
-    assert ran == FROM_LATENTS
+    again(latents=24, **ONLY_ACCOUNT)
+    assert ran == [s for s in FROM_LATENTS if s in WITHOUT_TRIALS]
 
 
 def test_training_that_was_cut_off_goes_on_and_ends_in_the_same_crosscoder(again, first, small, tmp_path, monkeypatch):
@@ -144,14 +175,14 @@ def test_training_that_was_cut_off_goes_on_and_ends_in_the_same_crosscoder(again
     monkeypatch.setattr(training, "train", counted)
     monkeypatch.setattr("diffharness.crosscoder.resuming.SAVE_COST", 0.0)
     with pytest.raises(KeyboardInterrupt):
-        again(seed=3)
+        again(seed=3, **ONLY_ACCOUNT)
     assert (tmp_path / "run" / "crosscoder" / "model.safetensors").read_bytes() == (
         first / "crosscoder" / "model.safetensors"
     ).read_bytes(), "the old one stands until the new is whole"
-    again(seed=3)
+    again(seed=3, **ONLY_ACCOUNT)
     assert steps[100] in (100, 101), "what was done is not done again"
     monkeypatch.setattr(training, "train", original)
-    diffharness.run(diffharness.RunConfig.make({**small, "seed": 3, "output": tmp_path / "whole"}))
+    diffharness.run(diffharness.RunConfig.make({**small, **ONLY_ACCOUNT, "seed": 3, "output": tmp_path / "whole"}))
     for name in ("model.safetensors", "quality.json"):
         a, b = (tmp_path / run / "crosscoder" / name for run in ("run", "whole"))
         assert a.read_bytes() == b.read_bytes()
@@ -164,8 +195,8 @@ def test_training_that_was_cut_off_goes_on_and_ends_in_the_same_crosscoder(again
     ids=str,
 )
 def test_each_kind_of_crosscoder_runs_to_the_report(again, ran, changes, tmp_path):
-    found = again(**changes)
-    assert ran == FROM_TRAIN
+    found = again(**changes, **ONLY_ACCOUNT)
+    assert ran == [s for s in FROM_TRAIN if s in WITHOUT_TRIALS]
     config = checkpoint.load(tmp_path / "run" / "crosscoder").config
     assert config.training is not None
     assert config.training.sparsity == changes.get("sparsity", "batch_topk")
@@ -175,8 +206,8 @@ def test_each_kind_of_crosscoder_runs_to_the_report(again, ran, changes, tmp_pat
 
 
 def test_seeds_say_how_stable_the_latents_are_and_the_first_is_the_same(again, ran, first, tmp_path):
-    found = again(seeds=2)
-    assert ran == FROM_TRAIN
+    found = again(seeds=2, random_sets=0, shapley="none", attribution_documents=12)
+    assert ran == [s for s in FROM_TRAIN if s not in ("shapley", "claims")]
     stability = found.quality[0].stability
     assert stability is not None
     assert stability.seeds == (0, 1)
@@ -184,7 +215,14 @@ def test_seeds_say_how_stable_the_latents_are_and_the_first_is_the_same(again, r
     assert (tmp_path / "run" / "crosscoder" / "model.safetensors").read_bytes() == (
         first / "crosscoder" / "model.safetensors"
     ).read_bytes()
-    again()
+    moved = [task for task in found.tasks if task.components and task.verdict == "improved"]
+    assert moved
+    for task in moved:
+        assert all(len(component.seeds) == 1 for component in task.components)
+        sums = [sum(c.contribution for c in task.components), sum(c.seeds[0] for c in task.components)]
+        assert sums == pytest.approx([task.surrogate.gap] * 2, abs=1e-2), "the other seed splits the same gap"
+        assert any(c.seeds[0] != c.contribution for c in task.components)
+    again(**ONLY_ACCOUNT)
     assert not (tmp_path / "run" / "crosscoder" / "seed-1" / "model.safetensors").exists()
 
 
@@ -207,7 +245,9 @@ def test_first_stage_that_fails_leaves_no_folder(small, tmp_path, monkeypatch):
 
 
 def test_the_command_in_the_report_is_the_configuration(small, tmp_path, monkeypatch):
-    config = diffharness.RunConfig.make({**small, "controls": False, "limit": 0.5, "output": tmp_path})
+    changes = {"controls": False, "limit": 0.5, "cluster": "word", "ablate": ["night", "animals,3"], "shapley": "all"}
+    changes |= {"layer": "auto", "depth_documents": 9, "random_sets": 0}
+    config = diffharness.RunConfig.make({**small, **changes, "output": tmp_path})
     seen: list[diffharness.RunConfig] = []
     monkeypatch.setattr(cli, "_run", seen.append)
     result = CliRunner().invoke(cli.main, shlex.split(default_command(config))[1:])
@@ -254,7 +294,7 @@ def test_lm_evals_door_prints_its_table_and_leaves_its_scores(quick_door, tiny, 
 
 def test_run_goes_on_from_two_recordings_without_reading_again(recorded, tmp_path, monkeypatch, ran):
     monkeypatch.setattr("diffharness.activations.replay.replay", lambda *_, **__: pytest.fail("read again"))
-    options = {"latents": 24, "k": 4, "device": "cpu", "output": tmp_path / "run"}
+    options = {"latents": 24, "k": 4, "device": "cpu", "attribution_documents": 8, "output": tmp_path / "run"}
     options |= {f"{side}_results": folder for side, folder in recorded.items()}
     found = diffharness.run(diffharness.RunConfig.make(options))
     assert ran == EVERY
@@ -273,7 +313,8 @@ def test_a_loaded_crosscoder_takes_the_layer_it_says_from_recordings(recorded, f
     one = checkpoint.load(first / "crosscoder")
     one.config = one.config.model_copy(update={"layers": layers})
     checkpoint.save(one, tmp_path / "cc")
-    options = {"crosscoder": tmp_path / "cc", "device": "cpu", "controls": False, "output": tmp_path / "run"}
+    options = {**ONLY_ACCOUNT, "crosscoder": tmp_path / "cc", "device": "cpu", "output": tmp_path / "run"}
+    options["attribution_documents"] = 6
     options |= {f"{side}_results": folder for side, folder in recorded.items()}
     monkeypatch.setattr("diffharness.stages.dictionary._splice", lambda *_: None)
     assert diffharness.run(diffharness.RunConfig.make(options)).run.layer == (layers[0] if layers else 1)
@@ -405,7 +446,7 @@ def test_metric_that_only_the_results_can_refuse(again, monkeypatch):
 @pytest.mark.parametrize("damage", ["cut off", "altered", "absent"])
 def test_damaged_shard_is_written_again_and_nothing_else_changes(again, ran, tmp_path, monkeypatch, damage):
     monkeypatch.setattr("diffharness.activations.store.SHARD_TOKENS", 600)
-    again(train_tokens=1400)
+    again(train_tokens=1400, **ONLY_ACCOUNT)
     ran.clear()
     shards = sorted((tmp_path / "run" / "activations").glob("shard_*"))
     before = {file: (file.read_bytes(), file.stat().st_mtime_ns) for file in shards}
@@ -414,7 +455,7 @@ def test_damaged_shard_is_written_again_and_nothing_else_changes(again, ran, tmp
     shards[1].unlink()
     if damage != "absent":
         shards[1].write_bytes(body[:-1] if damage == "cut off" else body[:-1] + bytes([body[-1] ^ 1]))
-    again(train_tokens=1400)
+    again(train_tokens=1400, **ONLY_ACCOUNT)
     assert ran == ["harvest"]
     assert {file: file.read_bytes() for file in shards} == {file: b for file, (b, _) in before.items()}
     assert shards[0].stat().st_mtime_ns == before[shards[0]][1], "a whole shard is not written again"

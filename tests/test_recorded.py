@@ -8,9 +8,11 @@ import diffharness
 from diffharness.errors import UsageError
 from diffharness.evaluation.scores import Evaluation
 from tests.evaluation import plain
-from tests.tiny import metrics, tokenizer, write_task
+from tests.tiny import ONLY_ACCOUNT, metrics, tokenizer, write_task
 
 TASKS = ["tiny_choice", "tiny_text", "tiny_answer"]
+LIGHT = {**ONLY_ACCOUNT, "attribution_documents": 6}
+"""Most tests here are about what an account is made from."""
 
 
 def folders(tmp_path_factory, tiny, tiny_moved, engine):
@@ -34,14 +36,14 @@ def foreign(tmp_path_factory, tiny, tiny_moved):
 @pytest.fixture(scope="module")
 def own(tiny_options, tmp_path_factory):
     """The same comparison with everything recorded by the run itself."""
-    options = {**tiny_options, "tasks": TASKS, "output": tmp_path_factory.mktemp("own") / "run"}
+    options = {**tiny_options, **LIGHT, "tasks": TASKS, "output": tmp_path_factory.mktemp("own") / "run"}
     return diffharness.run(diffharness.RunConfig.make(options))
 
 
 def run(results, tiny_options, tmp_path, **more):
     options = {key: value for key, value in tiny_options.items() if key not in ("baseline", "candidate", "tasks")}
     options |= {f"{side}_results": folder for side, folder in results.items()}
-    options |= {"output": tmp_path / "run", **more}
+    options |= {**LIGHT, "output": tmp_path / "run", **more}
     return diffharness.run(diffharness.RunConfig.make({k: v for k, v in options.items() if v is not None}))
 
 
@@ -93,7 +95,7 @@ def test_other_weights_than_were_scored_give_scores_and_no_mechanism(foreign, ti
 
 
 def test_streamed_activations_give_the_account_without_touching_the_disk(own, tiny_options, tmp_path):
-    options = {**tiny_options, "tasks": TASKS, "stream": True, "output": tmp_path / "run"}
+    options = {**tiny_options, **LIGHT, "tasks": TASKS, "stream": True, "output": tmp_path / "run"}
     found = diffharness.run(diffharness.RunConfig.make(options))
     assert not list((tmp_path / "run").rglob("shard_*"))
     for mine, theirs in zip(own.tasks, found.tasks, strict=True):
@@ -107,7 +109,7 @@ def test_streamed_activations_give_the_account_without_touching_the_disk(own, ti
 
 
 def test_positions_of_special_tokens_can_be_left_out(tiny_options, tmp_path):
-    options = {**tiny_options, "tasks": TASKS, "skip_special": True, "output": tmp_path / "run"}
+    options = {**tiny_options, **LIGHT, "tasks": TASKS, "skip_special": True, "output": tmp_path / "run"}
     found = diffharness.run(diffharness.RunConfig.make(options))
     assert all(sum(c.contribution for c in t.components) == pytest.approx(t.surrogate.gap, abs=1e-2)
                for t in found.tasks if t.surrogate is not None)  # fmt: skip
@@ -125,7 +127,7 @@ def test_both_models_are_asked_in_the_baselines_chat_template(tiny, tiny_moved, 
         words = tokenizer()
         words.chat_template = own
         words.save_pretrained(sides[side])
-    options = {**tiny_options, **sides, "tasks": ["tiny_word"], "controls": False, "output": tmp_path / "run"}
+    options = {**tiny_options, **LIGHT, **sides, "tasks": ["tiny_word"], "output": tmp_path / "run"}
     asked = {"apply_chat_template": True, "num_fewshot": 1, "system_instruction": "good day"}
     yaml = tmp_path / "tasks"
     shutil.copytree(tiny.tasks, yaml)
@@ -157,8 +159,8 @@ def test_report_says_which_documents_lm_eval_gave_a_wrong_log_probability(tiny, 
         tasks, "tiny_split", rows, output_type="loglikelihood", doc_to_text="{{prompt}}", doc_to_target="{{end}}",
         metric_list=metrics("acc"),
     )  # fmt: skip
-    options = {**tiny_options, "tasks": ["tiny_split"], "include_path": [tasks], "output": tmp_path / "run"}
-    found = diffharness.run(diffharness.RunConfig.make({**options, "controls": False}))
+    options = {**tiny_options, **LIGHT, "tasks": ["tiny_split"], "include_path": [tasks], "output": tmp_path / "run"}
+    found = diffharness.run(diffharness.RunConfig.make(options))
     assert {(r.task, r.side, r.n) for r in found.validation.rescored} == {
         ("tiny_split", "baseline", 1), ("tiny_split", "candidate", 1),
     }  # fmt: skip

@@ -24,7 +24,8 @@ def report(tiny, tiny_options, tmp_path_factory):
         generation_kwargs={"until": ["."], "max_gen_toks": 6, "do_sample": False}, metric_list=[{"metric": "bleu"}],
     )  # fmt: skip
     names = ["tiny_choice", "tiny_f1", "tiny_mcc", "tiny_bleu"]
-    options = {**tiny_options, "tasks": names, "include_path": [tasks], "controls": False, "output": folder / "run"}
+    options = {**tiny_options, "tasks": names, "include_path": [tasks], "output": folder / "run"}
+    options |= {"controls": False, "random_sets": 0}
     return diffharness.run(diffharness.RunConfig.make(options))
 
 
@@ -48,6 +49,17 @@ def test_choices_are_accounted_for_as_accuracy_is(report):
         assert [c.contribution for c in task.components] == pytest.approx(
             [c.contribution for c in choice.components], abs=1e-6
         )
+
+
+def test_shapley_values_are_of_the_metric_itself(report):
+    rows = {row.task: row for row in report.shapley}
+    scores = {t.task: t.candidate for t in report.tasks if t.is_primary}
+    found = [rows[name] for name in ("tiny_choice", "tiny_f1", "tiny_mcc") if name in rows]
+    assert found
+    for row in found:
+        assert row.reason is None
+        assert row.v_all == pytest.approx(scores[row.task], abs=1e-6)
+        assert sum(player.value for player in row.players) == pytest.approx(row.v_all - row.v_none, abs=1e-9)
 
 
 def test_answers_are_accounted_for_by_their_own_score(report):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 import yaml
@@ -20,6 +21,8 @@ TEXT = (
 )
 WORDS = TEXT.split()
 SPECIAL = ["<pad>", "<bos>", "<eos>", "<unk>"]
+ONLY_ACCOUNT: dict[str, Any] = {"controls": False, "random_sets": 0, "shapley": "none"}
+"""Options that leave out of a run what only tries its account."""
 
 
 @dataclass(frozen=True)

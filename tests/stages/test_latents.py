@@ -23,7 +23,7 @@ from diffharness.activations.store import ActivationStore
 from diffharness.crosscoder import checkpoint
 from diffharness.evaluation.scores import Evaluation
 from diffharness.report.schema import CategoryShift, Example, Interval, Latent, Report
-from tests.tiny import tokenizer
+from tests.tiny import ONLY_ACCOUNT, tokenizer
 
 LAYER = 1
 MAIN = ("baseline", "candidate")
@@ -342,9 +342,9 @@ def specific(report: Report) -> set[int]:
 
 def test_wider_thresholds_make_more_latents_specific_and_train_nothing_again(first, again, ran):
     before = specific(Report.load(first))
-    wide = again(nu_reconstruction=2.0, nu_error=2.0, controls=False)
-    assert ran == ["latents baseline-candidate", "account", "checks", "report"]
-    narrow = again(nu_reconstruction=0.05, nu_error=0.05, controls=False)
+    wide = again(nu_reconstruction=2.0, nu_error=2.0, **ONLY_ACCOUNT)
+    assert ran == ["latents baseline-candidate", "account", "checks", "flips", "report"]
+    narrow = again(nu_reconstruction=0.05, nu_error=0.05, **ONLY_ACCOUNT)
     assert specific(narrow) < before <= specific(wide)
     assert specific(narrow) < specific(wide)
     for found, threshold in ((narrow, 0.05), (wide, 2.0)):
@@ -358,7 +358,7 @@ def test_wider_thresholds_make_more_latents_specific_and_train_nothing_again(fir
 
 def test_another_seed_marks_the_latents_that_it_found_again(tiny, small, tmp_path):
     options = {**small, "ancestor": str(tiny.ancestor), "tasks": ["tiny_choice"], "train_tokens": 600, "latents": 24}
-    options |= {"seeds": 2, "controls": False, "output": tmp_path / "run"}
+    options |= {"seeds": 2, **ONLY_ACCOUNT, "output": tmp_path / "run"}
     report = diffharness.run(diffharness.RunConfig.make(options))
     assert all(latent.matched in (True, False) for latent in report.latents)
     assert not any(latent.matched for latent in report.latents if latent.status == "dead")
@@ -384,7 +384,7 @@ def test_another_seed_marks_the_latents_that_it_found_again(tiny, small, tmp_pat
 
 def test_latents_of_a_loaded_crosscoder_have_cards_too(first, small, tmp_path):
     options = {key: value for key, value in small.items() if key not in ("latents", "k")}
-    options |= {"crosscoder": first / "crosscoder", "controls": False, "output": tmp_path / "run"}
+    options |= {"crosscoder": first / "crosscoder", **ONLY_ACCOUNT, "output": tmp_path / "run"}
     report = diffharness.run(diffharness.RunConfig.make(options))
     fired = [latent for latent in report.latents if latent.status != "dead"]
     assert fired
@@ -394,7 +394,7 @@ def test_latents_of_a_loaded_crosscoder_have_cards_too(first, small, tmp_path):
 def test_streamed_activations_give_the_latents_of_stored_ones(first, small, tmp_path):
     """The same crosscoder, so that only the reading differs."""
     options = {key: value for key, value in small.items() if key not in ("latents", "k")}
-    options |= {"crosscoder": first / "crosscoder", "controls": False, "stream": True, "output": tmp_path / "run"}
+    options |= {"crosscoder": first / "crosscoder", **ONLY_ACCOUNT, "stream": True, "output": tmp_path / "run"}
     found, before = diffharness.run(diffharness.RunConfig.make(options)).latents, Report.load(first).latents
     assert [latent.status for latent in found] == [latent.status for latent in before]
     for one, other in zip(found, before, strict=True):

@@ -19,7 +19,7 @@ from diffharness.report.schema import Latent, Report
 from diffharness.stages.naming import check_annotators
 from tests.latents.annotators.chat_server import Answer, ChatServer, Failure, array, is_grading, serve
 from tests.latents.annotators.conftest import straight_to_the_local_server
-from tests.tiny import write_jsonl, write_taxonomy
+from tests.tiny import ONLY_ACCOUNT, write_jsonl, write_taxonomy
 
 __all__ = ["straight_to_the_local_server"]
 
@@ -60,7 +60,7 @@ def account_of(report: Report) -> dict[str | None, int | None]:
 
 
 def test_with_nobody_asked_nothing_has_a_name_and_the_report_says_so(again, tiny):
-    report = again(annotator="none", ancestor=str(tiny.ancestor), controls=False)
+    report = again(annotator="none", ancestor=str(tiny.ancestor), **ONLY_ACCOUNT)
     assert {latent.category for latent in report.latents} == {"unclear"}
     assert {latent.evidence.annotator for latent in report.latents} == {"none"}
     assert {latent.evidence.reason for latent in report.latents} == {"nobody was asked (--annotator none)"}
@@ -72,7 +72,7 @@ def test_with_nobody_asked_nothing_has_a_name_and_the_report_says_so(again, tiny
 
 def test_a_persons_labels_name_their_latents_and_the_account_uses_them(again, tmp_path):
     file = labels(tmp_path, "3,night,the dark", "5,Animals,", "7,unclear,", "9,,")
-    report = again(annotator=f"file,{file}", controls=False)
+    report = again(annotator=f"file,{file}", **ONLY_ACCOUNT)
     assert {j: latent.category for j, latent in named(report).items()} == {3: "night", 5: "animals"}
     evidence = {j: report.latents[j].evidence for j in (3, 5, 9, 10)}
     assert {e.annotator for e in evidence.values()} == {"file: labels.csv"}
@@ -89,33 +89,33 @@ def test_a_persons_labels_name_their_latents_and_the_account_uses_them(again, tm
 
 
 def test_the_table_to_fill_in_is_left_once_and_never_touched_again(again, tmp_path):
-    again(controls=False, nu_error=0.3)
+    again(nu_error=0.3, **ONLY_ACCOUNT)
     table = tmp_path / "run" / "labels.csv"
     header, *rows = list(csv.reader(table.read_text(encoding="utf-8-sig").splitlines()))
     assert header[:3] == ["latent", "category", "note"]
     assert len(rows) == 32
     filled = "latent,category\n3,night\n"
     table.write_text(filled)
-    assert named(again(controls=False, nu_error=0.3)) != {3}
-    assert set(named(again(controls=False, annotator=f"file,{table}"))) == {3}
-    assert set(named(again(controls=False, annotator=f"file,{table}", nu_error=0.4))) == {3}
+    assert named(again(nu_error=0.3, **ONLY_ACCOUNT)) != {3}
+    assert set(named(again(annotator=f"file,{table}", **ONLY_ACCOUNT))) == {3}
+    assert set(named(again(annotator=f"file,{table}", nu_error=0.4, **ONLY_ACCOUNT))) == {3}
     assert table.read_text() == filled
 
 
 @pytest.mark.parametrize("name", ["labels.csv", "labels.txt", "LABELS.CSV"])
 def test_labels_that_changed_rename_the_latents(again, ran, tmp_path, name):
     spec = f"file, {labels(tmp_path, '3,night', header='latent,category', name=name)}"
-    again(annotator=spec, controls=False)
+    again(annotator=spec, **ONLY_ACCOUNT)
     ran.clear()
-    again(annotator=spec, controls=False)
+    again(annotator=spec, **ONLY_ACCOUNT)
     assert ran == []
     labels(tmp_path, "4,night", header="latent,category", name=name)
-    assert set(named(again(annotator=spec, controls=False))) == {4}
-    assert ran == ["latents baseline-candidate", "account", "checks", "report"]
+    assert set(named(again(annotator=spec, **ONLY_ACCOUNT))) == {4}
+    assert ran == ["latents baseline-candidate", "account", "checks", "flips", "report"]
 
 
 def test_a_language_model_names_as_many_latents_as_it_may(again, server):
-    report = again(annotator=server.spec, annotate=6, controls=False)
+    report = again(annotator=server.spec, annotate=6, **ONLY_ACCOUNT)
     asked = [latent for latent in report.latents if not latent.evidence.reason.startswith("not among the 6")]
     assert len(asked) == 6
     assert set(named(report)) == {latent.index for latent in asked}
@@ -139,7 +139,7 @@ def test_a_language_model_names_as_many_latents_as_it_may(again, server):
 
 
 def test_prompts_do_not_tell_whose_a_latent_is(again, server):
-    again(annotator=server.spec, annotate=6, controls=False)
+    again(annotator=server.spec, annotate=6, **ONLY_ACCOUNT)
     for messages in server.prompts:
         text = json.dumps(messages).lower()
         assert not any(word in text for word in ("baseline", "candidate", "fine-tun", "specific to"))
@@ -148,22 +148,22 @@ def test_prompts_do_not_tell_whose_a_latent_is(again, server):
 
 
 def test_what_was_answered_is_not_asked_again(again, server, tmp_path, ran):
-    before = again(annotator=server.spec, annotate=6, controls=False)
+    before = again(annotator=server.spec, annotate=6, **ONLY_ACCOUNT)
     n_calls = len(server.requests)
     (tmp_path / "run" / "latents.json").unlink()
     ran.clear()
-    assert again(annotator=server.spec, annotate=6, controls=False) == before
+    assert again(annotator=server.spec, annotate=6, **ONLY_ACCOUNT) == before
     assert ran == ["latents baseline-candidate"]
     assert len(server.requests) == n_calls
     found = json.loads((tmp_path / "run" / "latents.json").read_text())["annotation"]
     assert (found["n_calls"], found["n_cached"]) == (0, n_calls)
-    more = again(annotator=server.spec, annotate=8, controls=False)
+    more = again(annotator=server.spec, annotate=8, **ONLY_ACCOUNT)
     assert len(named(more)) == 8
     assert 0 < len(server.requests) - n_calls <= 4
 
 
 def test_answers_are_kept_without_prompts_or_keys(again, server, tmp_path):
-    again(annotator=server.spec, annotate=3, controls=False)
+    again(annotator=server.spec, annotate=3, **ONLY_ACCOUNT)
     kept = (tmp_path / "run" / "annotations" / "answers.jsonl").read_text()
     assert kept.count("\n") == 6
     assert "sk-test" not in kept
@@ -174,7 +174,7 @@ def test_answers_are_kept_without_prompts_or_keys(again, server, tmp_path):
 
 def test_a_model_that_talks_nonsense_names_nothing(again):
     with serve(lambda _: "as you like it") as server:
-        report = again(annotator=server.spec, annotate=2, controls=False)
+        report = again(annotator=server.spec, annotate=2, **ONLY_ACCOUNT)
     assert named(report) == {}
     asked = [latent for latent in report.latents if not latent.evidence.reason.startswith("not among")]
     assert len(asked) == 2
@@ -187,17 +187,17 @@ def test_a_model_that_talks_nonsense_names_nothing(again):
 def test_a_service_that_fails_stops_the_run_in_one_line_and_the_next_goes_on(again, server, tmp_path, ran):
     server.answer = lambda _: Failure(401, "who are you?")
     with pytest.raises(RunError, match="annotator parrot-1") as error:
-        again(annotator=server.spec, annotate=2, controls=False)
+        again(annotator=server.spec, annotate=2, **ONLY_ACCOUNT)
     assert "\n" not in str(error.value)
     assert "sk-test" not in str(error.value)
     server.answer = by_dogs
     ran.clear()
-    assert len(named(again(annotator=server.spec, annotate=2, controls=False))) == 2
+    assert len(named(again(annotator=server.spec, annotate=2, **ONLY_ACCOUNT))) == 2
     assert "train baseline-candidate" not in ran
 
 
 def test_with_an_ancestor_the_model_names_its_latents_too(again, server, tiny, tmp_path):
-    report = again(annotator=server.spec, annotate=2, ancestor=str(tiny.ancestor), controls=False)
+    report = again(annotator=server.spec, annotate=2, ancestor=str(tiny.ancestor), **ONLY_ACCOUNT)
     for sides in ("ancestor-baseline", "ancestor-candidate", "ancestor-baseline-candidate"):
         body = json.loads((tmp_path / "run" / "crosscoder" / sides / "latents.json").read_text())
         assert sum(name in NAMES for name in body["categories"]) == 2
@@ -207,7 +207,7 @@ def test_with_an_ancestor_the_model_names_its_latents_too(again, server, tiny, t
 def test_two_annotators_are_compared_and_the_first_names(again, first, tmp_path):
     before = Report.load(first)
     rows = [f"{latent.index},{latent.category}" for latent in before.latents[:20]]
-    same = again(annotator=["probe", f"file,{labels(tmp_path, *rows, header='latent,category')}"], controls=False)
+    same = again(annotator=["probe", f"file,{labels(tmp_path, *rows, header='latent,category')}"], **ONLY_ACCOUNT)
     assert [latent.category for latent in same.latents] == [latent.category for latent in before.latents]
     assert same.annotation is not None
     assert same.annotation.annotator == "probe"
@@ -223,7 +223,7 @@ def test_kappa_of_two_annotators_is_cohens(again, tmp_path):
     second = labels(
         tmp_path, *(f"{j},{NAMES[j % 2 if j < 15 else 0]}" for j in range(18)), header="latent,category", name="b.csv"
     )
-    report = again(annotator=[f"file,{first}", f"file,{second}"], controls=False)
+    report = again(annotator=[f"file,{first}", f"file,{second}"], **ONLY_ACCOUNT)
     assert report.annotation is not None
     agreement = report.annotation.agreement
     assert agreement is not None
@@ -239,7 +239,7 @@ def test_kappa_of_two_annotators_is_cohens(again, tmp_path):
 
 def test_annotators_that_judged_no_latent_in_common_say_so(again, tmp_path):
     files = [labels(tmp_path, f"{j},night", header="latent,category", name=f"{j}.csv") for j in (3, 4)]
-    report = again(annotator=[f"file,{file}" for file in files], controls=False)
+    report = again(annotator=[f"file,{file}" for file in files], **ONLY_ACCOUNT)
     assert report.annotation is not None
     agreement = report.annotation.agreement
     assert agreement is not None
@@ -251,7 +251,7 @@ def test_annotators_that_judged_no_latent_in_common_say_so(again, tmp_path):
 @pytest.mark.parametrize("order", [("probe", "{server}"), ("{server}", "probe")], ids=" then ".join)
 def test_probes_and_a_model_can_be_compared_beside_an_ancestor(again, server, tiny, order):
     specs = [spec.format(server=server.spec) for spec in order]
-    report = again(annotator=specs, annotate=3, ancestor=str(tiny.ancestor), controls=False)
+    report = again(annotator=specs, annotate=3, ancestor=str(tiny.ancestor), **ONLY_ACCOUNT)
     assert report.annotation is not None
     assert report.annotation.agreement is not None
     assert report.annotation.agreement.n == 3
@@ -287,7 +287,7 @@ def test_a_taxonomy_and_probes_of_ones_own_name_latents(again, tmp_path):
         for more in ("the river runs", "a tree is red", "one two three", "good old house", "it is in", "then and it")
     ]
     taxonomy = write_taxonomy(tmp_path / "own.yaml", "pets", "weather", "sports")
-    report = again(probes=write_jsonl(tmp_path / "own.jsonl", rows), taxonomy=taxonomy, controls=False)
+    report = again(probes=write_jsonl(tmp_path / "own.jsonl", rows), taxonomy=taxonomy, **ONLY_ACCOUNT)
     assert {latent.category for latent in report.latents} <= {"pets", "weather", "unclear"}
     best = {latent.evidence.best for latent in report.latents if latent.status != "dead"}
     assert {"pets", "weather"} <= best
@@ -305,8 +305,8 @@ def test_builtin_probes_with_a_taxonomy_of_ones_own_need_names_in_common(refused
 
 
 def test_without_probes_the_builtin_ones_name(again, ran):
-    report = again(probes=None, taxonomy=None, controls=False)
-    assert ran == ["latents baseline-candidate", "account", "checks", "report"]
+    report = again(probes=None, taxonomy=None, **ONLY_ACCOUNT)
+    assert ran == ["latents baseline-candidate", "account", "checks", "flips", "report"]
     assert any("built-in English probes" in note for note in report.run.notes)
     judged = [latent.evidence for latent in report.latents if latent.evidence.best is not None]
     assert judged
@@ -362,7 +362,7 @@ def test_labels_of_latents_that_there_are_not_are_refused(refused, tmp_path):
 
 def test_a_copy_of_a_runs_folder_asks_nothing_again(first, small, server, tmp_path):
     shutil.copytree(first, tmp_path / "one")
-    options = {**small, "annotator": server.spec, "annotate": 2, "controls": False}
+    options = {**small, "annotator": server.spec, "annotate": 2, **ONLY_ACCOUNT}
     one = diffharness.run(diffharness.RunConfig.make({**options, "output": tmp_path / "one"}))
     n_calls = len(server.requests)
     shutil.copytree(tmp_path / "one", tmp_path / "two")
