@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from diffharness.report.depth import depth_sentence
 from diffharness.report.numbers import percent, plain, signed
 from diffharness.report.schema import HALF, Report, Task, carried_together
-from diffharness.report.text import brief
+from diffharness.report.text import brief, brief_label
 from diffharness.report.view import Heat, by_severity, heat, is_real, waterfall
 
 if TYPE_CHECKING:
@@ -95,7 +95,7 @@ def waterfall_chart(task: Task) -> Chart:
     highs = [v for r in rows for v in (r["start"], r["end"], r["high"]) if v is not None]
     span = (max(highs) - min(lows)) or 1.0
     domain = [min(lows) - 0.03 * span, max(highs) + 0.16 * span]
-    labels = [brief(step.label, 26) for step in steps]
+    labels = [brief_label(step.label, 26) for step in steps]
     base = alt.Chart(alt.Data(values=rows))
     y = alt.Y(
         "row:O",

@@ -13,7 +13,7 @@ from diffharness.report.flips import terminal_line
 from diffharness.report.numbers import percent, signed
 from diffharness.report.schema import Component, Report, Task
 from diffharness.report.shapley import agreement_sentence, terminal_shapley
-from diffharness.report.text import brief, clean
+from diffharness.report.text import brief, brief_label, clean
 from diffharness.report.view import by_severity, is_explained, is_real, label, ordered, primary
 from diffharness.report.words import account_sentence, check_word
 
@@ -25,7 +25,6 @@ _SMALLEST_BAR = 0.1
 """Of the largest one."""
 _BAR_CELLS = 12
 _NAME_CELLS = 24
-_READ = " (read)"
 
 
 def heading(words: str) -> Text:
@@ -114,11 +113,7 @@ def _bars(task: Task) -> Table:
 
 
 def _name(component: Component) -> str:
-    """The component's name in a table's cell: what is cut from it is never its origin."""
-    name = label(component)
-    if component.origin != "read":
-        return brief(name, _NAME_CELLS)
-    return brief(name.removesuffix(_READ), _NAME_CELLS - len(_READ)) + _READ
+    return brief_label(label(component), _NAME_CELLS)
 
 
 def _bar(share: float) -> str:

@@ -10,6 +10,8 @@ _ACTING = re.compile(
     "\u2028\u2029\ufeff\ud800-\udfff]"  # line separators, byte order mark, halves of a code point
 )
 
+_READ = " (read)"
+
 
 def _visible(match: re.Match[str]) -> str:
     code = ord(match.group())
@@ -45,3 +47,10 @@ def squeeze(text: str, limit: int) -> str:
         return brief(text, limit)
     n_tail = (limit - 1) // 2
     return brief(text, limit - n_tail) + one_line(text[-n_tail:] if n_tail else "")[-n_tail:]
+
+
+def brief_label(label: str, limit: int) -> str:
+    """A component's label in one line of at most `limit` characters: what is cut from it is never its origin."""
+    if not label.endswith(_READ):
+        return brief(label, limit)
+    return brief(label.removesuffix(_READ), limit - len(_READ)) + _READ

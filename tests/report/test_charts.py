@@ -5,6 +5,7 @@ import xml.etree.ElementTree as ET
 from diffharness.report.charts import Figure, describe_waterfall, figures, standalone, to_png
 from diffharness.report.numbers import signed
 from diffharness.report.schema import Report
+from diffharness.report.text import brief_label
 from diffharness.report.view import waterfall
 from tests.report.example import HOSTILE
 
@@ -21,7 +22,7 @@ def test_every_accounted_task_is_drawn_with_its_numbers(report: Report, drawn: t
         if task.components:
             shown = _texts(by_task[task.task].svg)
             steps = [step for step in waterfall(task) if step.contribution is not None]
-            assert all(step.label in shown and signed(step.contribution) in shown for step in steps)
+            assert all(brief_label(step.label, 26) in shown and signed(step.contribution) in shown for step in steps)
             assert {"bias", "error", "error (read)", "prior"} <= {step.label for step in steps}
 
 

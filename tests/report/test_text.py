@@ -3,7 +3,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from diffharness.report.text import brief, clean, one_line, shorten, squeeze
+from diffharness.report.text import brief, brief_label, clean, one_line, shorten, squeeze
 
 
 @given(st.text(alphabet=st.characters(exclude_categories=())))
@@ -30,3 +30,9 @@ def test_cut_texts_say_so_and_names_keep_their_ends() -> None:
     assert len(brief("organism_hallucination", 10)) == 10
     assert squeeze("organism_instructions_self", 13) == "organi…s_self"
     assert squeeze("short", 13) == "short"
+
+
+def test_a_label_is_cut_before_its_origin() -> None:
+    assert brief_label("safety (read)", 20) == "safety (read)"
+    assert brief_label("instruction following (read)", 24) == "instruction foll… (read)"
+    assert brief_label("instruction following", 12) == "instruction…"
