@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -127,6 +129,23 @@ def test_a_second_call_only_prints(done, invoke):
     table = first.stdout[first.stdout.index("3 candidates") :]
     assert table in again.stdout
     assert "improved" in table
+
+
+def test_a_second_call_loads_no_models(done, words):
+    line = ["matrix", "--no-controls", "--output", str(done[0])]
+    for option, value in words.items():
+        line += [word for one in (value if isinstance(value, list) else [value]) for word in (option, str(one))]
+    script = f"""
+import sys
+from diffharness.cli import main
+try:
+    main({line!r})
+finally:
+    print([m for m in ("torch", "lm_eval", "transformers", "nnsight", "datasets") if m in sys.modules])
+"""
+    ran = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert ran.returncode == 0, ran.stderr
+    assert ran.stdout.strip().splitlines()[-1] == "[]"
 
 
 def test_a_candidate_less_says_that_the_crosscoder_is_trained_anew_and_evaluates_nothing(

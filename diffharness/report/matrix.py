@@ -50,10 +50,10 @@ def headline(matrix: Matrix) -> str:
     """How many of the cells changed."""
     moved = [cell for cell in matrix.cells if cell.verdict in ("improved", "regressed")]
     decided = sum(cell.is_decided for cell in matrix.cells)
+    among = f", {decided} of them also among all cells" if moved else ""
     return (
         f"{len(matrix.candidates)} candidates against {brief(matrix.baseline, 60)} on {len(matrix.tasks)} "
-        f"task{'s' if len(matrix.tasks) != 1 else ''}: {len(moved)} of {len(matrix.cells)} gaps are a change, "
-        f"{decided} of them also among all cells"
+        f"task{'s' if len(matrix.tasks) != 1 else ''}: {len(moved)} of {len(matrix.cells)} gaps are a change{among}"
     )
 
 
