@@ -17,7 +17,7 @@ from diffharness.statistics.multiple import benjamini_hochberg
 if TYPE_CHECKING:
     from diffharness.attribution.account import ComponentSum, TaskAccount
     from diffharness.attribution.path import DocumentAccount
-    from diffharness.evaluation.scores import Evaluation, MetricKey
+    from diffharness.evaluation.scores import DocumentScore, Evaluation, MetricKey
 
 Worth = Callable[[Any], float | None]
 """A document's value of its task's metric as one number."""
@@ -78,7 +78,16 @@ def accounts(
     from diffharness.attribution.account import READ, WRITTEN, sum_components
 
     names = present(categories)
-    sums = {account.task: sum_components(account, categories, names, rng) for account in found}
+    sums = {
+        account.task: sum_components(
+            account,
+            categories,
+            names,
+            rng,
+            _clusters(account, evaluations[0].of(account.task, metrics[account.task].filter)),
+        )
+        for account in found
+    }
     flat = [part for task in sums.values() for part in task]
     q_values = iter(benjamini_hochberg([part.p_value for part in flat]).tolist())
     return {
@@ -98,6 +107,13 @@ def accounts(
         },
         "completeness": _completeness(found),
     }
+
+
+def _clusters(account: TaskAccount, documents: Mapping[int, DocumentScore]) -> list[str] | None:
+    """The accounted documents' clusters, where they have such."""
+    found = [documents[i].cluster for i in account.doc_ids]
+    known = [cluster for cluster in found if cluster is not None]
+    return known if len(known) == len(found) else None
 
 
 def _component(account: TaskAccount, part: ComponentSum, q_value: float) -> dict[str, Any]:

@@ -202,18 +202,30 @@ def contributions(account: TaskAccount, categories: Sequence[str], names: Sequen
 
 
 def sum_components(
-    account: TaskAccount, categories: Sequence[str], names: Sequence[str], rng: np.random.Generator
+    account: TaskAccount,
+    categories: Sequence[str],
+    names: Sequence[str],
+    rng: np.random.Generator,
+    clusters: Sequence[str] | None = None,
 ) -> list[ComponentSum]:
     """The task's components with paired bootstrap intervals and sign-flip p-values over documents.
 
     A resample's sum is divided by its own weight: documents may weigh differently (bytes), and drawn documents stand
     for others, so that the interval holds the error of the draw too.
+
+    Args:
+        account: the task's.
+        categories: of every latent.
+        names: the categories that there are.
+        rng: draws documents and signs.
+        clusters: of every accounted document; whole clusters are drawn and flipped.
     """
     parts = contributions(account, categories, names)
     sampled_NC = account.sample_N[:, None] * parts.values_NC
-    draws_RX = bootstrap_means(np.hstack([sampled_NC, account.weight_N[:, None]]), rng)
-    found = percentile_interval(draws_RX[:, :-1] / draws_RX[:, -1:], n=len(sampled_NC))
-    p_values = np.atleast_1d(sign_flip_p(sampled_NC, rng, n_flips=1999))
+    draws_RX = bootstrap_means(np.hstack([sampled_NC, account.weight_N[:, None]]), rng, clusters=clusters)
+    n_units = len(sampled_NC) if clusters is None else len(set(clusters))
+    found = percentile_interval(draws_RX[:, :-1] / draws_RX[:, -1:], n=n_units)
+    p_values = np.atleast_1d(sign_flip_p(sampled_NC, rng, n_flips=1999, clusters=clusters))
     counts = {name: sum(c == name for c in categories) for name in names}
     sums = [account.mean(values_NC) for values_NC in (parts.values_NC, parts.raw_NC, parts.interaction_NC)]
     return [

@@ -102,4 +102,4 @@ def _seeds(task: Task) -> str | None:
         if by_seed:
             spread = f"{signed(min(by_seed))} to {signed(max(by_seed))}" if len(by_seed) > 1 else signed(by_seed[0])
             found.append(f"{part.category} {spread} (here {signed(part.contribution)})")
-    return f"By crosscoders of other seeds: {'; '.join(found)}." if found else None
+    return f"By crosscoders of other seeds, on fewer documents: {'; '.join(found)}." if found else None

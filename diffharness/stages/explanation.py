@@ -20,7 +20,7 @@ from diffharness.stages.reading import (
     read_rows,
     write_json,
 )
-from diffharness.stages.scoring import primary
+from diffharness.stages.scoring import load_clustered, primary
 
 if TYPE_CHECKING:
     from diffharness.attribution.account import TaskAccount
@@ -83,9 +83,12 @@ def _samples(run: Run, forms: Mapping[str, TaskForms], n_documents: int) -> dict
 
     keys = [(name, form.doc_id) for name, task in forms.items() for form in task.forms]
     better = dict(zip(keys, np.nan_to_num(np.sign(outcomes(run, keys))).tolist(), strict=True))
-    rng = np.random.default_rng(run.config.seed)
     return {
-        name: stratified({form.doc_id: better[name, form.doc_id] for form in task.forms}, n_documents, rng)
+        name: stratified(
+            {form.doc_id: better[name, form.doc_id] for form in task.forms},
+            n_documents,
+            np.random.default_rng([run.config.seed, *name.encode()]),
+        )
         for name, task in forms.items()
     }
 
@@ -104,7 +107,7 @@ def account(run: Run, folder: Path, progress: Progress) -> None:
     crosscoder = load_crosscoder(run, MAIN)
     latents = read_latents(run, MAIN)
     found, reasons = task_accounts(run, crosscoder, progress)
-    evaluations = run.load_evaluation("baseline"), run.load_evaluation("candidate")
+    evaluations = load_clustered(run, "baseline"), load_clustered(run, "candidate")
     gaps = {row["task"]: row["gap"] for row in read_rows(run) if row["is_primary"]}
     rng = np.random.default_rng(run.config.seed)
     body = accounts(

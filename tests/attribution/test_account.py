@@ -193,3 +193,16 @@ def test_surrogate_that_does_not_track_says_why(metric, gap, reason):
     _, tracks, why = tracking(account, metric(account.candidate_N - account.baseline_N), gap, higher_is_better=False)
     assert not tracks
     assert reason in why
+
+
+def test_documents_of_a_cluster_are_drawn_and_flipped_together():
+    account = planted()
+    alone, twins = (
+        {p.key: p for p in sum_components(account, CATEGORIES, NAMES, np.random.default_rng(0), clusters)}
+        for clusters in ([str(i) for i in range(N)], [str(i // 10) for i in range(N)])
+    )
+    plain = {p.key: p for p in sum_components(account, CATEGORIES, NAMES, np.random.default_rng(0))}
+    key = ComponentKey("latents", "written", "x")
+    assert (alone[key].low, alone[key].high) == (plain[key].low, plain[key].high)
+    assert twins[key].contribution == plain[key].contribution
+    assert twins[key].p_value == pytest.approx(2 / 2**6), "six clusters of one sign"
