@@ -177,7 +177,8 @@ def task_depth(
     interval = percentile_interval(draws_RC, n=len(documents))
     shares = None
     if interval.low[0] > 0 or interval.high[0] < 0:
-        shares = percentile_interval(draws_RC[:, 1:] / draws_RC[:, :1], n=len(documents))
+        kept_RC = draws_RC[draws_RC[:, 0] != 0]  # a draw of documents that all score alike has no shares
+        shares = percentile_interval(kept_RC[:, 1:] / kept_RC[:, :1], n=len(documents))
     return TaskDepth(
         n_documents=len(documents),
         n_task=n_task,
@@ -211,6 +212,7 @@ def _draws(
     for g, stratum in enumerate(strata_G):
         members.setdefault(stratum, []).append(g)
     share_S = np.array([share_G[own].sum() for own in members.values()])
+    share_S /= max(1.0, share_S.sum())  # sums of shares may end a rounding above 1
     constant = max(0.0, 1 - share_S.sum())  # documents that can not differ
     drawn_RS = rng.multinomial(n_task, [*share_S, constant], size=N_RESAMPLES)[:, :-1] / n_task
     sums_RC = np.zeros((N_RESAMPLES, columns_GC.shape[1]))

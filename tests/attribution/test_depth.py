@@ -200,3 +200,16 @@ def test_documents_that_weigh_differently_are_resampled_as_a_ratio():
     weights = {i: float(1 + i % 5) for i in range(30)}
     found = profile(documents(list(weights.values()), [(w,) for w in weights.values()]), weights=weights)
     assert found.gap_low == pytest.approx(found.gap) == found.gap_high
+
+
+def test_draws_without_a_gap_have_no_share():
+    gaps = [1.0, 1.0, 1.0, 1.0, 0.0, 0.0, 0.0, 0.0]
+    found = profile(documents(gaps, [(g / 2,) for g in gaps]))
+    assert found.share_low_L is not None, "a draw in 256 holds none of the four that differ"
+    np.testing.assert_allclose([found.share_low_L, found.share_high_L], 0.5)
+
+
+def test_documents_that_stand_for_no_whole_number_can_be_drawn():
+    found = profile(documents([1.0, 2.0], [(1.0,), (2.0,)]), strata={0: 0, 1: 1}, stands_for={0: 1.25, 1: 1.25})
+    assert found.n_task == 2
+    assert np.isfinite(found.low_L).all()
