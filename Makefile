@@ -25,6 +25,9 @@ bench: $(READY)
 	$(BIN)/python -m tests.benchmarks.planted --json reports/benchmarks/planted.json
 	$(BIN)/python -m tests.benchmarks.recording --json reports/benchmarks/recording.json
 	$(BIN)/python -m tests.benchmarks.latents --json reports/benchmarks/latents.json
+	$(BIN)/python -m tests.benchmarks.intervals --json reports/benchmarks/intervals.json
+	$(BIN)/python -m tests.benchmarks.account --json reports/benchmarks/account.json
+	$(BIN)/python -m tests.benchmarks.nulls --json reports/benchmarks/nulls.json
 	$(BIN)/python -m tests.benchmarks.crosscoder --json reports/benchmarks/crosscoder.json $(if $(PEER),--peer $(PEER))
 
 pictures: $(READY)
