@@ -147,7 +147,7 @@ def test_shapley_values_are_set_against_what_is_written(example):
 
 
 def test_a_run_without_shapley_values_misses_their_bounds(example):
-    figures = shapley_figures([run_of(example)])
+    figures = shapley_figures([run_of(example, shapley=())])
     assert figures["of these, alike in sign"] == 0
     assert figures["correlation of contributions and Shapley values"] == 0
 

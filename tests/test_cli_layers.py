@@ -44,7 +44,7 @@ def auto(options, profiled) -> tuple[RunConfig, Report, list[str]]:
     whole = Workspace.stage
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Workspace, "stage", lambda self, name, *a, **k: ran.append(name) or whole(self, name, *a, **k))
-        config = RunConfig.make({**options, "output": profiled[0], "layer": "auto"})
+        config = RunConfig.make({**options, "output": profiled[0], "layer": "auto", "attribution_documents": 12})
         return config, run(config), ran
 
 

@@ -10,7 +10,7 @@ import pytest
 from lm_eval.models.huggingface import HFLM
 
 from diffharness.errors import RunError, UsageError
-from diffharness.evaluation import comparison, harness
+from diffharness.evaluation import comparison, harness, measures
 from diffharness.evaluation.scores import Evaluation
 from tests.tiny import write_task
 
@@ -65,7 +65,7 @@ def test_aggregates_of_the_documents_are_lm_evals_own_to_the_bit(tiny, composite
 
 
 def test_every_metric_can_be_compared(composite, composite_evaluations, monkeypatch):
-    monkeypatch.setattr(comparison, "_GENERIC_RESAMPLES", 20)
+    monkeypatch.setattr(measures, "_GENERIC_RESAMPLES", 20)
     for info in composite_evaluations[0].tasks:
         for metric in info.metrics:
             aggregation = composite.aggregation(info.name, metric.metric)

@@ -81,8 +81,8 @@ def test_a_persons_labels_name_their_latents_and_the_account_uses_them(again, tm
     ]  # fmt: skip
     assert account_of(report) == {"animals": 1, "night": 1, "unclear": 30}
     for task in (task for task in report.tasks if task.components):
-        parts = {c.category: c.contribution for c in task.components if c.kind == "latents"}
-        assert parts["night"] == pytest.approx(report.latents[3].contributions.get(task.task, 0.0), abs=1e-9)
+        night = sum(c.contribution for c in task.components if c.category == "night")
+        assert night == pytest.approx(report.latents[3].contributions.get(task.task, 0.0), abs=1e-9)
     assert report.annotation is not None
     assert (report.annotation.annotator, report.annotation.n_named) == ("file: labels.csv", 2)
     assert (report.annotation.n_unclear, report.annotation.n_calls) == (30, 0)
