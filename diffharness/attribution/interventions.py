@@ -3,7 +3,7 @@
 Hooks around the model put the state there, so whatever lm-eval does with it (scoring, generation with a cache) goes
 through it; the other model reads along. x^m is a model's state, f its code, d^m its decoder, m the model that is run
 and m' the other one. Positions without a code (the first that is no padding, skipped ids) are left alone, but for
-`swap`, which takes every position from the other model.
+`swap` and `add`, which take every position from the other model.
 
 Legend: B rows, T positions, N coded positions, M models, D width, L latents, S chosen latents.
 """
@@ -25,15 +25,18 @@ from diffharness.attribution.read_along import ReadAlong
 from diffharness.crosscoder.model import Crosscoder
 from diffharness.errors import UsageError
 
-Mode = Literal["nothing", "put_back", "put_in", "remove", "reconstruct", "swap", "mean_difference"]
+Mode = Literal["nothing", "put_back", "put_in", "remove", "reconstruct", "swap", "add", "mean_difference"]
 BASELINE, CANDIDATE = 0, 1
 _CHUNK_CELLS = 8_000_000
 """Numbers of a temporary table: pre-activations of some tokens."""
+_ON_THE_OTHER: tuple[Mode, ...] = ("swap", "add")
+"""Modes that begin with the other model's state."""
 _SIGNS: dict[Mode, tuple[int, int]] = {
     "put_back": (-1, 1),
     "put_in": (-1, 1),
     "remove": (-1, 0),
     "swap": (0, -1),
+    "add": (1, -1),
 }
 """What becomes of the chosen latents' Σ f d of the model that is run, and of the other's."""
 
@@ -46,6 +49,7 @@ class Arm:
     """`nothing`: its own state, all machinery running. `put_back` (candidate) and `put_in` (baseline): the latents in
     the other model's version, x^m − Σ f d^m + Σ f d^m'. `remove`: without the latents, x^m − Σ f d^m. `reconstruct`:
     the reconstruction x̂^m. `swap`: the other model's state, without the latents if any: x^m' − Σ f d^m'.
+    `add`: the other model's state with the latents in the version of the model that is run, x^m' − Σ f d^m' + Σ f d^m.
     `mean_difference`: x^m moved by the difference of the models' mean activations, x^m + mean^m' − mean^m."""
     latents: tuple[int, ...] = ()
     """Indices, for the modes that are about latents."""
@@ -115,15 +119,16 @@ class _State:
             move_D = self.crosscoder.mean_MD[1 - target] - self.crosscoder.mean_MD[target]
             return _at(own_BTD, coded_BT, own_BTD[coded_BT] + move_D.to(own_BTD.device))
         other_BTD = read().to(own_BTD.device)
-        x_BTD = other_BTD.to(own_BTD.dtype) if mode == "swap" else own_BTD
-        if (mode == "swap" and not self.arm.latents) or not coded_BT.any():
+        is_other = mode in _ON_THE_OTHER
+        x_BTD = other_BTD.to(own_BTD.dtype) if is_other else own_BTD
+        if (is_other and not self.arm.latents) or not coded_BT.any():
             return x_BTD
         exact = torch.promote_types(own_BTD.dtype, torch.float32)
         pair = (own_BTD, other_BTD) if target == BASELINE else (other_BTD, own_BTD)
         x_NMD = torch.stack([x[coded_BT].to(self.device, exact) for x in pair], dim=1)
         if mode == "reconstruct":
             return _at(own_BTD, coded_BT, self._reconstructed(x_NMD))
-        source = 1 - target if mode == "swap" else target
+        source = 1 - target if is_other else target
         return _at(x_BTD, coded_BT, x_NMD[:, source] + self._shift(x_NMD))
 
     def _chunks(self, x_NMD: Tensor) -> Iterator[Tensor]:

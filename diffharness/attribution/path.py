@@ -11,7 +11,7 @@ bias ⟨ḡ, Δb⟩, error ⟨ḡ, Δε⟩ with the whole difference at position
 x^m under both stacks, the two mean gradients subtracted; latent j gets Σ_t ⟨ḡ^c_t − ḡ^b_t, f_tj d_j^m⟩, the error ε^m
 its own. *Prior*: what the stacks differ by at that line's start. Positions without a code (the first of a sequence,
 skipped ids) keep the model's own state along it: no latent describes them, they are alike in all documents, and a line
-from 0, where norm layers jump, would take twice the nodes. Nothing is a remainder: what the quadrature misses is kept
+from 0, where norm layers jump, would take more nodes. Nothing is a remainder: what the quadrature misses is kept
 apart as the residual (design, "The main idea"; integrated gradients: Sundararajan et al. 2017).
 
 Legend: B rows, T positions, D width, L latents, G documents, S = 2 stacks, X states.
@@ -36,7 +36,7 @@ from diffharness.attribution.surrogates import scale_to_metric
 TOLERANCE = 0.01
 """Residual over max(|written| + |upper|, 0.01 unit) at which a document's quadrature is called complete."""
 WRITTEN_NODES = (8, 16, 32, 64)
-"""Quadrature orders, tried until complete. Sums converge before parts do: at 4 nodes parts were still off by 2 %."""
+"""Quadrature orders, tried until complete. Sums converge before parts do, hence not fewer to begin with."""
 READ_NODES = (48, 96, 192)
 """The read line is long and passes states that no model visits."""
 X_B, X_C, START_B, START_C, SECOND_B, SECOND_C = range(6)

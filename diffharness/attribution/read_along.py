@@ -1,8 +1,8 @@
 """The other model reads what a model is reading at the moment, step by step, with a cache of its own.
 
 Hooks around the model that is run tell it what that is, so whatever lm-eval does with the model (scoring in batches,
-generation with a cache, beams) is read along. It is done by a plain hook: a trace costs tens of milliseconds, which
-for every generated token of a small model is most of the time.
+generation with a cache, beams) is read along. It is done by a plain hook: for every generated token of a small
+model a trace would be most of the time.
 
 Legend: B rows, T positions of this step, D width.
 """

@@ -51,9 +51,9 @@ def not_tried_words(reason: str) -> str:
     return f"contributes; not tried: {reason}"
 
 
-def claim_of(report: Report, task: str, category: str | None, origin: str | None) -> Claim | None:
+def claim_of(claims: Sequence[Claim], task: str, category: str | None, origin: str | None) -> Claim | None:
     """What is claimed of a component; none where it was not tried."""
-    found = (c for c in report.claims if (c.task, c.category, c.origin) == (task, category, origin))
+    found = (c for c in claims if (c.task, c.category, c.origin) == (task, category, origin))
     return next(found, None)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 
+from diffharness.report.claims import claim_of
 from diffharness.report.numbers import count, interval, percent, plain, signed, small
 from diffharness.report.schema import Claim, Component, Report, Task, TaskVerdict
 from diffharness.report.view import Part, is_explained, is_real, parts, primary
@@ -220,7 +221,7 @@ def check_sentence(task: Task, part: Part, claims: Sequence[Claim] = ()) -> str:
             f"The exact check of {name} has the same sign ({signed(check.change)} {task.metric}), "
             f"but its interval {interval(check.interval)} holds 0."
         )
-    claim = next((c for c in claims if (c.task, c.category, c.origin) == (task.task, part.category, "written")), None)
+    claim = claim_of(claims, task.task, part.category, "written")
     if claim is None:
         return f"The exact check agrees about {name} ({moved}), but whether random latents do as much was not tried."
     if not claim.is_causal:

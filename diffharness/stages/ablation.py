@@ -9,7 +9,7 @@ import numpy as np
 
 from diffharness.errors import UsageError
 from diffharness.stages.checking import CANDIDATE, ArmScorer
-from diffharness.stages.reading import MAIN, Progress, read_latents, write_json
+from diffharness.stages.reading import Progress, read_categories, write_json
 from diffharness.stages.scoring import primary
 
 if TYPE_CHECKING:
@@ -71,7 +71,7 @@ def ablation(run: Run, folder: Path, progress: Progress) -> None:
     from diffharness.evaluation import comparison
     from diffharness.latents.choosing import chosen_latents
 
-    categories = [latent.category for latent in read_latents(run, MAIN)]
+    categories = read_categories(run)
     wanted = [named(model) for model in run.config.ablate]
     present = [[name for name in names if name in categories or name.isdecimal()] for names in wanted]
     chosen = [chosen_latents(names, categories, "--ablate") if names else () for names in present]

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from diffharness.errors import RunError
-from diffharness.stages.reading import MAIN, Progress, load_crosscoder, read_latents
+from diffharness.stages.reading import MAIN, Progress, load_crosscoder, read_categories
 from diffharness.stages.scoring import clustered, load_clustered, primary
 
 if TYPE_CHECKING:
@@ -187,12 +187,11 @@ def exact_check(
     total = N_SHARED + sum(N_OWN[origin] * len(categories) for origin, categories in wanted.items())
     scorer = ArmScorer(run, total, progress)
     baseline, candidate = scorer.reproduced(BASELINE), scorer.reproduced(CANDIDATE)
-    latents = read_latents(run, MAIN)
     swapped = scorer.score(CANDIDATE, Arm("swap"), sorted(tasks))
     rows = [_effect(run, info.name, None, "upper", (baseline, swapped), score=swapped) for info in swapped.tasks]
     chosen: dict[str, tuple[int, ...]] = {}
-    for latent in latents:
-        chosen[latent.category] = (*chosen.get(latent.category, ()), latent.index)
+    for index, category in enumerate(read_categories(run)):
+        chosen[category] = (*chosen.get(category, ()), index)
     for category, names in wanted.get("written", {}).items():
         put_back = scorer.score(CANDIDATE, Arm("put_back", chosen[category]), names)
         change = put_back, candidate

@@ -2,32 +2,48 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from diffharness.stages.explanation import model_pair
+from diffharness.stages.forms import forms_of
 from diffharness.stages.reading import (
     MAIN,
     Progress,
     load_crosscoder,
     read_account,
-    read_latents,
+    read_categories,
     read_rows,
     write_json,
 )
 from diffharness.stages.scoring import primary
 
 if TYPE_CHECKING:
+    import pyarrow as pa
+
     from diffharness.assembly.claims import Contributed
     from diffharness.attribution.claims import Documents, Trial, Wanted
     from diffharness.attribution.forms import TaskForms
     from diffharness.attribution.matched import Origin
     from diffharness.attribution.states import ModelPair
-    from diffharness.evaluation.scores import DocumentScore, Evaluation
+    from diffharness.evaluation.scores import DocumentScore
     from diffharness.pipeline import Run
+
+
+@dataclass(frozen=True)
+class _Task:
+    """A task with a gap to explain, and what its account says."""
+
+    name: str
+    clear: set[tuple[str, Origin]]
+    """The categories and origins that clearly contribute, over all documents."""
+    parts: Contributed
+    forms: TaskForms
+    documents: Documents
 
 
 def claims(run: Run, folder: Path, progress: Progress) -> None:
@@ -38,7 +54,6 @@ def claims(run: Run, folder: Path, progress: Progress) -> None:
     """
     import pyarrow.parquet as pq
 
-    from diffharness.assembly.claims import contributed
     from diffharness.assembly.scores import moved_tasks
 
     account = read_account(run)["tasks"]
@@ -49,45 +64,41 @@ def claims(run: Run, folder: Path, progress: Progress) -> None:
     if names:
         table = pq.read_table(run.account().folder / "contributions.parquet")
         pair = model_pair(run, load_crosscoder(run, MAIN))
-        evaluations = run.load_evaluation("baseline"), run.load_evaluation("candidate")
-        for position, name in enumerate(names):
-            parts = contributed(table, name)
-            found += _task(run, name, parts, pair, evaluations)
-            n_looked_at += len(parts.keys)
+        categories = read_categories(run)
+        for position, task in enumerate(_tasks(run, {name: account[name] for name in names}, table)):
+            found += _claims_of(run, task, pair, categories)
+            n_looked_at += len(task.parts.keys)
             progress(position + 1, len(names))
     write_json(folder / "claims.json", {"n_looked_at": n_looked_at, "claims": found})
 
 
-def _task(
-    run: Run, name: str, parts: Contributed, pair: ModelPair, evaluations: tuple[Evaluation, Evaluation]
-) -> list[dict[str, Any]]:
+def _tasks(run: Run, account: Mapping[str, Any], table: pa.Table) -> Iterator[_Task]:
+    from diffharness.assembly.claims import clear_keys, contributed
+
+    forms, _ = forms_of(run, account)
+    baseline = run.load_evaluation("baseline")
+    for name, row in account.items():
+        parts = contributed(table, name)
+        scores = baseline.of(name, primary(run, baseline.task(name)).filter)
+        yield _Task(name, clear_keys(row), parts, forms[name], _documents(name, parts, forms[name], scores))
+
+
+def _claims_of(run: Run, task: _Task, pair: ModelPair, categories: Sequence[str]) -> list[dict[str, Any]]:
     """One task's claims."""
     from diffharness.assembly.checks import SMALLEST_SHARE
-    from diffharness.assembly.claims import clear_keys, not_selected, tried
+    from diffharness.assembly.claims import not_selected, tried
     from diffharness.attribution.claims import judge, select, unseen
 
-    forms = _forms(run, name, evaluations)
-    scores = evaluations[0].of(name, primary(run, evaluations[0].task(name)).filter)
-    documents = _documents(name, parts, forms, scores)
     rng = np.random.default_rng(run.config.seed)
-    signs_2C = select(parts.values_NC, parts.gap_N, documents, SMALLEST_SHARE, rng)
-    signs = {key: signs_2C[:, c] for c, key in enumerate(parts.keys) if signs_2C[:, c].any()}
-    found = [not_selected(name, key) for key in sorted(clear_keys(read_account(run)["tasks"][name]) - set(signs))]
-    for trial in _trials(run, parts, forms, pair, list(signs)):
+    signs_2C = select(task.parts.values_NC, task.parts.gap_N, task.documents, SMALLEST_SHARE, rng)
+    signs = {key: signs_2C[:, c] for c, key in enumerate(task.parts.keys) if signs_2C[:, c].any()}
+    found = [not_selected(task.name, key) for key in sorted(task.clear - set(signs))]
+    for trial in _trials(run, task.parts, task.forms, pair, list(signs), categories):
         signs_2 = signs[trial.wanted.category, trial.wanted.origin]
-        finding = judge(trial.effect_N, trial.random_SN, signs_2, documents, rng)
+        finding = judge(trial.effect_N, trial.random_SN, signs_2, task.documents, rng)
         if finding is not None:
-            found.append(tried(name, trial, finding, documents, unseen(signs_2, documents)))
+            found.append(tried(task.name, trial, finding, task.documents, unseen(signs_2, task.documents)))
     return found
-
-
-def _forms(run: Run, name: str, evaluations: tuple[Evaluation, Evaluation]) -> TaskForms:
-    from diffharness.attribution.forms import task_forms
-    from diffharness.evaluation.comparison import document_value
-
-    metric = primary(run, evaluations[0].task(name))
-    worth = document_value(run.session.tasks.aggregation(name, metric.metric))
-    return task_forms(name, metric, *evaluations, document_value=worth)
 
 
 def _documents(name: str, parts: Contributed, forms: TaskForms, scores: Mapping[int, DocumentScore]) -> Documents:
@@ -103,7 +114,12 @@ def _documents(name: str, parts: Contributed, forms: TaskForms, scores: Mapping[
 
 
 def _trials(
-    run: Run, parts: Contributed, forms: TaskForms, pair: ModelPair, keys: Sequence[tuple[str, Origin]]
+    run: Run,
+    parts: Contributed,
+    forms: TaskForms,
+    pair: ModelPair,
+    keys: Sequence[tuple[str, Origin]],
+    categories: Sequence[str],
 ) -> list[Trial]:
     """Every selected claim's arms, with zeros for documents whose score can not differ."""
     from dataclasses import replace
@@ -114,10 +130,8 @@ def _trials(
     chosen = [form for form in forms.forms if form.doc_id in set(parts.doc_ids)]
     if not keys or not chosen:
         return []
-    category_of = {latent.index: latent.category for latent in read_latents(run, MAIN)}
     wanted: list[Wanted] = [
-        Wanted(category, origin, np.array([j for j, own in category_of.items() if own == category]))
-        for category, origin in keys
+        Wanted(category, origin, np.flatnonzero(np.array(categories) == category)) for category, origin in keys
     ]
     spliced = SplicedScores(pair, chosen, keep=False)
     place = {doc_id: i for i, doc_id in enumerate(parts.doc_ids)}

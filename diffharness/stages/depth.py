@@ -7,35 +7,28 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from diffharness.stages.forms import drawn_of, forms_of
 from diffharness.stages.reading import Progress, write_json
-from diffharness.stages.scoring import outcomes, primary
 
 if TYPE_CHECKING:
     from diffharness.attribution.depth import DocumentDepth
-    from diffharness.attribution.forms import TaskForms
     from diffharness.pipeline import Run
 
 
 def depth(run: Run, folder: Path, progress: Progress) -> None:
     """Swap the baseline's state in at every layer, on a stratified sample of every task's documents."""
     from diffharness.attribution.depth import read_depth, refused_layers, task_depth
-    from diffharness.attribution.sampling import stratified
 
-    forms, reasons = _forms(run)
+    forms, reasons = forms_of(run)
     models = [run.session.model(side).hf_model for side in ("baseline", "candidate")]
     n_layers = run.session.n_layers
     refused = refused_layers(models, n_layers)
     layers = [layer for layer in range(n_layers) if layer not in refused]
     rng = np.random.default_rng(run.config.seed)
-    drawn = {}
+    drawn = drawn_of(run, forms, run.config.depth_documents)
+    total, done, tasks = sum(len(d.stands_for) for d in drawn.values()), 0, {}
     for name, task in forms.items():
-        keys = [(name, form.doc_id) for form in task.forms]
-        better = np.nan_to_num(np.sign(outcomes(run, keys))).tolist()
-        strata = {doc_id: sign for (_, doc_id), sign in zip(keys, better, strict=True)}
-        drawn[name] = strata, stratified(strata, run.config.depth_documents, rng)
-    total, done, tasks = sum(len(stands_for) for _, stands_for in drawn.values()), 0, {}
-    for name, task in forms.items():
-        strata, stands_for = drawn[name]
+        strata, stands_for = drawn[name].strata, drawn[name].stands_for
         chosen = [form for form in task.forms if form.doc_id in stands_for]
         if not chosen or not layers:
             reasons[name] = "no document's score can differ" if layers else next(iter(refused.values()))
@@ -53,23 +46,6 @@ def depth(run: Run, folder: Path, progress: Progress) -> None:
         tasks[name] = {"unit": task.unit, **{k: _plain(v) for k, v in vars(found).items()}}
     body = {"n_layers": n_layers, "layers": layers, "refused": refused, "tasks": tasks, "reasons": reasons}
     write_json(folder / "depth.json", body)
-
-
-def _forms(run: Run) -> tuple[dict[str, TaskForms], dict[str, str]]:
-    """Every task's documents as functions of activations, and the reason for tasks that have none."""
-    from diffharness.attribution.forms import NoAccountError, task_forms
-    from diffharness.evaluation.comparison import document_value
-
-    baseline, candidate = run.load_evaluation("baseline"), run.load_evaluation("candidate")
-    forms, reasons = {}, {}
-    for info in baseline.tasks:
-        metric = primary(run, info)
-        worth = document_value(run.session.tasks.aggregation(info.name, metric.metric))
-        try:
-            forms[info.name] = task_forms(info.name, metric, baseline, candidate, document_value=worth)
-        except NoAccountError as reason:
-            reasons[info.name] = str(reason)
-    return forms, reasons
 
 
 def _is_finite(read: list[DocumentDepth]) -> bool:

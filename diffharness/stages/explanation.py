@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from diffharness import defaults
+from diffharness.stages.forms import drawn_of, forms_of
 from diffharness.stages.naming import is_named_by_probes, probes_of, taxonomy_of
 from diffharness.stages.reading import (
     MAIN,
@@ -16,18 +16,16 @@ from diffharness.stages.reading import (
     load_crosscoder,
     load_seeds,
     read_account,
-    read_latents,
+    read_categories,
     read_rows,
     write_json,
 )
-from diffharness.stages.scoring import load_clustered, primary
+from diffharness.stages.scoring import document_worth, load_clustered, primary
 
 if TYPE_CHECKING:
     from diffharness.attribution.account import TaskAccount
-    from diffharness.attribution.forms import TaskForms
     from diffharness.attribution.states import ModelPair
     from diffharness.crosscoder.model import Crosscoder
-    from diffharness.evaluation.scores import TaskInfo
     from diffharness.pipeline import Run
 
 
@@ -52,75 +50,42 @@ def task_accounts(
         n_documents: accounted for a task; as configured by default.
     """
     from diffharness.attribution.account import collect
-    from diffharness.attribution.forms import NoAccountError, task_forms
     from diffharness.attribution.path import account_for
 
-    baseline, candidate = run.load_evaluation("baseline"), run.load_evaluation("candidate")
-    forms, reasons = {}, {}
-    for info in baseline.tasks:
-        if only is not None and info.name not in only:
-            continue
-        try:
-            worth = _worth(run, info)
-            forms[info.name] = task_forms(info.name, primary(run, info), baseline, candidate, document_value=worth)
-        except NoAccountError as reason:
-            reasons[info.name] = str(reason)
+    forms, reasons = forms_of(run, only)
     pair = model_pair(run, crosscoder)
-    samples = _samples(run, forms, n_documents or run.config.attribution_documents)
-    total, done, accounts = sum(map(len, samples.values())), 0, []
+    drawn = drawn_of(run, forms, n_documents or run.config.attribution_documents)
+    total, done, accounts = sum(len(d.stands_for) for d in drawn.values()), 0, []
     for name, task in forms.items():
-        chosen = [form for form in task.forms if form.doc_id in samples[name]]
+        stands_for = drawn[name].stands_for
+        chosen = [form for form in task.forms if form.doc_id in stands_for]
         found = account_for(pair, chosen, progress=lambda n, _, before=done: progress(before + n, total))
         done += len(chosen)
-        accounts.append(collect(name, task, found, crosscoder.n_latents, samples[name]))
+        accounts.append(collect(name, task, found, crosscoder.n_latents, stands_for))
     return accounts, reasons
 
 
-def _samples(run: Run, forms: Mapping[str, TaskForms], n_documents: int) -> dict[str, dict[int, float]]:
-    """The documents that are accounted for: alike shares of those on which the candidate is better, worse and equal."""
-    from diffharness.attribution.sampling import stratified
-    from diffharness.stages.scoring import outcomes
-
-    keys = [(name, form.doc_id) for name, task in forms.items() for form in task.forms]
-    better = dict(zip(keys, np.nan_to_num(np.sign(outcomes(run, keys))).tolist(), strict=True))
-    return {
-        name: stratified(
-            {form.doc_id: better[name, form.doc_id] for form in task.forms},
-            n_documents,
-            np.random.default_rng([run.config.seed, *name.encode()]),
-        )
-        for name, task in forms.items()
-    }
-
-
-def _worth(run: Run, info: TaskInfo) -> Callable[[Any], float | None]:
-    """What one document's value of the task's primary metric is worth by itself."""
-    from diffharness.evaluation.comparison import document_value
-
-    return document_value(run.session.tasks.aggregation(info.name, primary(run, info).metric))
-
-
 def account(run: Run, folder: Path, progress: Progress) -> None:
-    """Split every task's gap over categories, bias, error and the upper layers."""
+    """Split every task's gap over categories (written and read), bias, error and prior."""
     from diffharness.assembly.account import accounts, write_contributions
 
     crosscoder = load_crosscoder(run, MAIN)
-    latents = read_latents(run, MAIN)
+    categories = read_categories(run)
     found, reasons = task_accounts(run, crosscoder, progress)
     evaluations = load_clustered(run, "baseline"), load_clustered(run, "candidate")
     gaps = {row["task"]: row["gap"] for row in read_rows(run) if row["is_primary"]}
     rng = np.random.default_rng(run.config.seed)
     body = accounts(
         found,
-        categories=[latent.category for latent in latents],
+        categories=categories,
         metrics={info.name: primary(run, info) for info in evaluations[0].tasks},
         gaps=gaps,
-        worth={info.name: _worth(run, info) for info in evaluations[0].tasks},
+        worth={info.name: document_worth(run, info) for info in evaluations[0].tasks},
         evaluations=evaluations,
         rng=rng,
     )
     write_json(folder / "account.json", {**body, "reasons": reasons})
-    write_contributions(found, [latent.category for latent in latents], folder / "contributions.parquet")
+    write_contributions(found, categories, folder / "contributions.parquet")
 
 
 def check(run: Run, folder: Path, progress: Progress) -> None:
@@ -150,10 +115,9 @@ def control(run: Run, folder: Path, progress: Progress) -> None:
         x_NMD, heldout_NMD = run.harvested.training(MAIN)
         blind = random_encoder(trained, x_NMD, heldout_NMD=heldout_NMD, seed=run.config.seed).requires_grad_(False)
         accounts, names = _account_again(run, blind, moved, progress)
-    real = {latent.index: latent for latent in read_latents(run, MAIN)}
     body = controls(
         tasks,
-        categories=[real[i].category for i in range(len(real))],
+        categories=read_categories(run),
         moved=[name for name in tasks if name in moved],
         blind_accounts=accounts,
         blind_categories=names,

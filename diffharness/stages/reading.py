@@ -23,6 +23,12 @@ def read_latents(run: Run, sides: tuple[str, str]) -> tuple[schema.Latent, ...]:
     return tuple(schema.Latent.model_validate(row) for row in body["latents"])
 
 
+def read_categories(run: Run) -> tuple[str, ...]:
+    """What each latent of the main crosscoder is called, by its index."""
+    rows = run.read_json(run.latents(MAIN), "latents.json")["latents"]
+    return tuple(row["category"] for row in sorted(rows, key=lambda row: row["index"]))
+
+
 def read_rows(run: Run) -> list[dict[str, Any]]:
     """The leaderboard's rows, without verdicts."""
     return run.read_json(run.comparison(), "comparison.json")["rows"]

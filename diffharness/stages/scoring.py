@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -153,6 +153,13 @@ def _group_rows(run: Run, evaluations: Mapping[str, Evaluation], rng: np.random.
     return rows
 
 
+def document_worth(run: Run, info: TaskInfo) -> Callable[[Any], float | None]:
+    """What one document's value of its task's primary metric is worth by itself."""
+    from diffharness.evaluation.comparison import document_value
+
+    return document_value(run.session.tasks.aggregation(info.name, primary(run, info).metric))
+
+
 def outcomes(run: Run, keys: Sequence[tuple[str, int]]) -> np.ndarray:
     """Candidate − baseline of documents' own values of their tasks' primary metrics, higher being better.
 
@@ -163,13 +170,13 @@ def outcomes(run: Run, keys: Sequence[tuple[str, int]]) -> np.ndarray:
     Returns:
         One number a document; NaN where the metric has none for a single document.
     """
-    from diffharness.evaluation.comparison import document_metric, document_value
+    from diffharness.evaluation.comparison import document_metric
 
     evaluations = [run.load_evaluation(side) for side in ("baseline", "candidate")]
     found: dict[tuple[str, int], float] = {}
     for info in evaluations[0].tasks:
         metric = primary(run, info)
-        worth = document_value(run.session.tasks.aggregation(info.name, metric.metric))
+        worth = document_worth(run, info)
         base, cand = (evaluation.of(info.name, metric.filter) for evaluation in evaluations)
         sign = 1.0 if metric.higher_is_better else -1.0
         for doc_id in base.keys() & cand.keys():

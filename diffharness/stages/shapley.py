@@ -12,12 +12,13 @@ import numpy as np
 
 from diffharness.report import schema
 from diffharness.stages.explanation import model_pair
+from diffharness.stages.forms import forms_of
 from diffharness.stages.reading import (
     MAIN,
     Progress,
     load_crosscoder,
     read_account,
-    read_latents,
+    read_categories,
     read_rows,
     write_json,
 )
@@ -53,7 +54,7 @@ def shapley(run: Run, folder: Path, progress: Progress) -> None:
 
     account = read_account(run)["tasks"]
     moved = moved_tasks(read_rows(run), run.config.smallest_effect)
-    tasks = [task for task in _tasks(run, account) if task.name in moved]
+    tasks = _tasks(run, {name: task for name, task in account.items() if name in moved})
     rows: list[schema.Shapley] = []
     crosscoder = load_crosscoder(run, MAIN) if tasks else None
     for position, task in enumerate(tasks):
@@ -77,20 +78,15 @@ def _report(progress: Progress, position: int, n_tasks: int, done: int, total: i
 
 def _tasks(run: Run, account: Mapping[str, Any]) -> list[_Task]:
     from diffharness.assembly.shapley import read_written
-    from diffharness.attribution.forms import task_forms
-    from diffharness.evaluation.comparison import document_value
 
     written = read_written(run.account().folder / "contributions.parquet")
-    evaluations = run.load_evaluation("baseline"), run.load_evaluation("candidate")
+    forms, _ = forms_of(run, account)
     found = []
-    for info in evaluations[0].tasks:
-        if info.name not in account:
-            continue
-        metric = primary(run, info)
-        worth = document_value(run.session.tasks.aggregation(info.name, metric.metric))
-        forms = task_forms(info.name, metric, *evaluations, document_value=worth)
-        same_unit = account[info.name]["not_tracked"] is not None
-        found.append(_Task(info.name, metric, info.output_type, forms, written[info.name], same_unit))
+    for info in run.load_evaluation("baseline").tasks:
+        if info.name in forms:
+            same_unit = account[info.name]["not_tracked"] is not None
+            row = forms[info.name], written[info.name], same_unit
+            found.append(_Task(info.name, primary(run, info), info.output_type, *row))
     return found
 
 
@@ -104,7 +100,7 @@ def _row(run: Run, task: _Task, pair: ModelPair, progress: Progress) -> schema.S
     of_task = load_clustered(run, "candidate").of(task.name, task.metric.filter)
     documents = [of_task[doc_id] for doc_id in task.written.doc_ids]
     weight_N = np.array([task.forms.weights[d.doc_id] for d in documents]) / np.mean(list(task.forms.weights.values()))
-    categories = [latent.category for latent in read_latents(run, MAIN)]
+    categories = read_categories(run)
     sums = {name: value for name, value in task.written.sums(weight_N).items() if name in categories}
     players = players_of(sums)
     plan = plan_for(len(players), rng)

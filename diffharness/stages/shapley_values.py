@@ -10,7 +10,10 @@ import numpy as np
 from diffharness.stages.reading import MAIN, Progress
 
 if TYPE_CHECKING:
+    from jaxtyping import Bool
+
     from diffharness.activations.validity import Tolerance
+    from diffharness.attribution.interventions import Arm
     from diffharness.attribution.real_metric import Answer, DocumentScorer
     from diffharness.attribution.states import ModelPair
     from diffharness.evaluation.ledger import Reading
@@ -72,7 +75,7 @@ def generated_values(
     Raises:
         NoShapleyError: it was not asked for, answers are drawn at random, or the candidate does not give its own again.
     """
-    from diffharness.attribution.added import with_added
+    from diffharness.attribution.interventions import CANDIDATE, intervene
     from diffharness.attribution.real_metric import is_same
     from diffharness.evaluation import harness
 
@@ -87,7 +90,7 @@ def generated_values(
     for n_done, s in enumerate([len(member_SP) - 1, *range(len(member_SP) - 1)]):  # the candidate itself first
         *chosen_P, bias_and_error = member_SP[s].tolist()
         latents_L = np.any(players_PL[np.array(chosen_P, dtype=bool)], axis=0)
-        with with_added(pair.readers, pair.crosscoder, latents_L, bias_and_error=bias_and_error):
+        with intervene(pair.readers, pair.crosscoder, CANDIDATE, arm_of(latents_L, bias_and_error=bias_and_error)):
             found, _ = harness.evaluate(
                 run.session.model(MAIN[1]), run.session.tasks, only=[name], protocol=protocol,
                 progress=lambda done, total, n=n_done: progress(n * total + done, len(member_SP) * total),
@@ -98,6 +101,19 @@ def generated_values(
             same = [is_same(v, d.values[metric.metric]) for v, d in zip(values_SN[s], documents, strict=True)]
             _check_changed(run, same.count(False), len(same))
     return values_SN
+
+
+def arm_of(latents_L: Bool[np.ndarray, " L"], *, bias_and_error: bool) -> Arm:
+    """What the candidate's layers above read where some players are in: the baseline's state and their changes.
+
+    With bias and error as well it is the candidate with the other latents put back; with everybody, itself to the byte.
+    """
+    from diffharness.attribution.interventions import Arm
+
+    chosen, others = (tuple(np.flatnonzero(which_L).tolist()) for which_L in (latents_L, ~latents_L))
+    if not bias_and_error:
+        return Arm("add", chosen)
+    return Arm("put_back", others) if others else Arm("nothing")
 
 
 def _check_changed(run: Run, n_changed: int, n_documents: int) -> None:

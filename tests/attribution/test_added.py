@@ -7,14 +7,15 @@ import pytest
 import torch
 
 from diffharness.activations.capture import LayerReader, UpperStack
-from diffharness.attribution.added import with_added
 from diffharness.attribution.batches import Batch, DocumentForm, Span
+from diffharness.attribution.interventions import CANDIDATE, intervene
 from diffharness.attribution.real_metric import DocumentScorer, SetScores
 from diffharness.attribution.states import ModelPair, PairStates
 from diffharness.attribution.surrogates import LogLikelihood
 from diffharness.crosscoder.config import CrosscoderConfig
 from diffharness.crosscoder.model import Crosscoder
 from diffharness.evaluation import harness
+from diffharness.stages.shapley_values import arm_of
 
 LAYER, N_LATENTS = 1, 24
 HALF_L = np.arange(N_LATENTS) % 2 == 0
@@ -24,6 +25,10 @@ ARMS = {
     "half, bias and error": (HALF_L, True),
     "all latents": (np.ones(N_LATENTS, dtype=bool), False),
 }
+
+
+def with_players(pair, latents_L, *, bias_and_error):
+    return intervene(pair.readers, pair.crosscoder, CANDIDATE, arm_of(latents_L, bias_and_error=bias_and_error))
 
 
 @pytest.fixture(scope="module")
@@ -64,7 +69,10 @@ def test_generating_with_a_cache_is_reading_everything_anew(pair, arm):
     ids_BT = torch.tensor([[0] * (width - len(p)) + p for p in prompts])
     mask_BT = torch.tensor([[0] * (width - len(p)) + [1] * len(p) for p in prompts])
     candidate = pair.readers[1].model
-    with with_added(pair.readers, pair.crosscoder, ARMS[arm][0], bias_and_error=ARMS[arm][1]), torch.no_grad():
+    with (
+        intervene(pair.readers, pair.crosscoder, CANDIDATE, arm_of(ARMS[arm][0], bias_and_error=ARMS[arm][1])),
+        torch.no_grad(),
+    ):
         found = candidate.generate(
             input_ids=ids_BT, attention_mask=mask_BT, max_new_tokens=8, do_sample=False, eos_token_id=None
         )
@@ -82,9 +90,11 @@ def test_everybody_is_the_candidate_itself_and_it_is_restored(pair):
     ids_BT = torch.tensor([[1, 5, 9, 12, 7, 30]])
     with torch.no_grad():
         own = candidate(ids_BT).logits
-        with with_added(pair.readers, pair.crosscoder, np.ones(N_LATENTS, dtype=bool), bias_and_error=True):
+        with intervene(
+            pair.readers, pair.crosscoder, CANDIDATE, arm_of(np.ones(N_LATENTS, dtype=bool), bias_and_error=True)
+        ):
             inside = candidate(ids_BT).logits
-        with with_added(pair.readers, pair.crosscoder, HALF_L, bias_and_error=False):
+        with with_players(pair, HALF_L, bias_and_error=False):
             changed = candidate(ids_BT).logits
         after = candidate(ids_BT).logits
     assert torch.equal(own, inside)
@@ -100,7 +110,7 @@ def test_lm_eval_gives_the_scores_of_the_passes_from_stored_states(pair, tiny_mo
     scored = SetScores(pair, readings, players_PL).score(scorer, members_SP)
     for member_P, values_N in zip(members_SP, scored.values_SN, strict=True):
         latents_L = np.any(players_PL[member_P[:2]], axis=0)
-        with with_added(pair.readers, pair.crosscoder, latents_L, bias_and_error=bool(member_P[2])):
+        with with_players(pair, latents_L, bias_and_error=bool(member_P[2])):
             found, _ = harness.evaluate(tiny_models[1], tiny_tasks, only=["tiny_text"])
         own = found.of("tiny_text", "none")
         assert [v[0] for v in values_N] == pytest.approx(

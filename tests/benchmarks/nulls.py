@@ -25,7 +25,6 @@ from diffharness import organism
 from diffharness.assembly.account import present
 from diffharness.assembly.shift import THREE, TWO
 from diffharness.attribution.account import TaskAccount, sum_components
-from diffharness.config import RunConfig
 from diffharness.evaluation.comparison import Aggregation, compare
 from diffharness.evaluation.scores import Evaluation, MetricKey
 from diffharness.latents.shift import SideLatents, category_shift
@@ -34,6 +33,7 @@ from diffharness.stages.explanation import task_accounts
 from diffharness.stages.reading import MAIN, load_crosscoder, read_latents
 from diffharness.stages.scoring import primary
 from diffharness.statistics.multiple import benjamini_hochberg
+from tests.benchmarks.account_truth import compared
 from tests.benchmarks.null_pairs import pair_figures
 from tests.benchmarks.record import Bound, write_record
 
@@ -74,18 +74,7 @@ class Rate:
 def prepared(plant: Mapping[str, Any] | None, seed: int, work: Path) -> Run:
     """A run on an organism with its ancestor: scores, accounts and category shifts of a pair that differs."""
     models = organism.build(plant, seed=seed)
-    config = RunConfig(
-        baseline=str(models.baseline),
-        candidate=str(models.candidate),
-        ancestor=str(models.ancestor),
-        tasks=("organism",),
-        include_path=(organism.tasks_path(),),
-        corpus=(str(models.corpus),),
-        probes=models.probes,
-        seed=seed,
-        output=work / f"nulls-{seed}",
-    )
-    return Run(config)
+    return compared(models, models.candidate, seed, work / f"nulls-{seed}", ancestor=str(models.ancestor))
 
 
 def score_rates(run: Run, rng: np.random.Generator, n_rounds: int) -> dict[str, Rate]:
