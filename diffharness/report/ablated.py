@@ -10,10 +10,12 @@ from rich.text import Text
 from diffharness.report.markup import escape
 from diffharness.report.numbers import interval, plain, signed
 from diffharness.report.schema import AblatedModel, AblatedRow, Report
-from diffharness.report.text import brief, clean
+from diffharness.report.text import brief, clean, squeeze
 
 _HEAD = "| task | metric | baseline | candidate | ablated | change | interval |\n|---|---|--:|--:|--:|--:|--:|"
 _MOST_ROWS = 40
+_NAME_WIDTH = 28
+"""Characters of a task's name on a terminal: the numbers beside it fill the rest of 80 columns."""
 
 
 def shown_name(model: AblatedModel) -> str:
@@ -37,11 +39,11 @@ def terminal_ablated(report: Report) -> RenderableType | None:
             parts.append(Text(clean(model.reason)))
             continue
         table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)
-        table.add_column("task", no_wrap=True, overflow="ellipsis")
+        table.add_column("task", no_wrap=True, max_width=_NAME_WIDTH)
         for name in ("base", "cand", "ablated", "change", "interval"):
             table.add_column(name, justify="right", no_wrap=True)
         for row in by_change(model):
-            table.add_row(Text(brief(row.task, 60)), *map(Text, _numbers(row)))
+            table.add_row(Text(squeeze(row.task, _NAME_WIDTH)), *map(Text, _numbers(row)))
         parts.append(table)
     return Group(*parts)
 

@@ -120,13 +120,15 @@ def terminal_claims(report: Report, width: int) -> RenderableType | None:
         return None
     n_causal = sum(claim.is_causal for claim in report.claims)
     said = f"{TITLE} {n_causal} of {len(report.claims)} contributions do, and only these are worded as causes."
-    room = max(10, (width - 46) // 2)
+    shown = ordered_claims(report)[:_MOST_LINES]
+    words_room = min(max(len(claim.words) for claim in shown), max(10, (width - 46) // 2))
+    room = max(10, width - 46 - words_room)
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)
     table.add_column("claim", no_wrap=True, overflow="ellipsis", max_width=room)
     for name in ("effect", "random sets", "p"):
         table.add_column(name, justify="right", no_wrap=True)
-    table.add_column("worded as", no_wrap=True, overflow="ellipsis", max_width=room)
-    for claim in ordered_claims(report)[:_MOST_LINES]:
+    table.add_column("worded as", no_wrap=True, overflow="ellipsis", max_width=words_room)
+    for claim in shown:
         numbers = (signed(claim.effect), random_range(claim), p_value(claim.p_corrected))
         table.add_row(Text(claim_name(claim)), *map(Text, numbers), Text(brief(claim.words, 120)))
     return Group(Text(said, style="dim"), table)

@@ -8,7 +8,7 @@ import pytest
 from rich.console import Console
 
 from diffharness.report import schema
-from diffharness.report.ablated import by_change
+from diffharness.report.ablated import by_change, terminal_ablated
 from diffharness.report.html import render_html
 from diffharness.report.markdown import render_markdown
 from diffharness.report.schema import Report
@@ -66,3 +66,13 @@ def test_report_without_ablated_models_says_nothing_of_them(report):
 def test_reports_with_models_are_read_again(report, tmp_path):
     (tmp_path / "report.json").write_text(report.model_dump_json())
     assert Report.load(tmp_path).ablated == MODELS
+
+
+def test_numbers_are_whole_on_a_narrow_terminal(report):
+    out = io.StringIO()
+    long = MODELS[0].model_copy(update={"rows": (row("a_task_of_a_very_long_name_" * 3, -0.4375),)})
+    found = terminal_ablated(report.model_copy(update={"ablated": (long,)}))
+    assert found is not None
+    Console(file=out, width=80).print(found)
+    for number in ("0.250", "0.750", "0.312", "−0.438", "[−0.500, −0.375]"):
+        assert number in out.getvalue()
