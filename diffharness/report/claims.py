@@ -121,7 +121,7 @@ def terminal_claims(report: Report, width: int) -> RenderableType | None:
     n_causal = sum(claim.is_causal for claim in report.claims)
     said = f"{TITLE} {n_causal} of {len(report.claims)} contributions do, and only these are worded as causes."
     shown = ordered_claims(report)[:_MOST_LINES]
-    words_room = min(max(len(claim.words) for claim in shown), max(10, (width - 46) // 2))
+    words_room = min(max(len("worded as"), *(len(claim.words) for claim in shown)), max(10, (width - 46) // 2))
     room = max(10, width - 46 - words_room)
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)
     table.add_column("claim", no_wrap=True, overflow="ellipsis", max_width=room)
