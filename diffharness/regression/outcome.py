@@ -1,4 +1,4 @@
-"""What a check says: a result a rule, and one verdict over all; the printed line, the file and the exit code are its."""
+"""What a check says: a result a rule, and one verdict over all, from which line, file and exit code are taken."""
 
 from __future__ import annotations
 
@@ -118,7 +118,6 @@ class Verdict(Model):
     def line(self) -> str:
         """One line for people and machines: `diffharness check: regression (exit 1): 1 of 12 rules …`."""
         worst = [rule for rule in self.rules if rule.verdict == self.verdict]
+        of = f"{len(worst)} of {len(self.rules)} rules"
         said = f": {worst[0].rule}: {worst[0].sentence}" if worst and self.verdict != "pass" else ""
-        return (
-            f"diffharness check: {self.verdict} (exit {self.exit_code}): {len(worst)} of {len(self.rules)} rules{said}"
-        )
+        return f"diffharness check: {self.verdict} (exit {self.exit_code}): {of}{said}"
