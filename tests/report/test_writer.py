@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from diffharness.report.files import to_json
 from diffharness.report.schema import Report
-from diffharness.report.writer import to_json, write_report
+from diffharness.report.writer import write_report
 
 
 def test_all_files_are_written_and_the_truth_round_trips(report: Report, tmp_path: Path) -> None:
