@@ -56,7 +56,7 @@ def test_a_failed_write_leaves_the_old_file(report: Report, tmp_path: Path, monk
     def fail(source: str, target: Path) -> None:
         raise OSError("disk full")
 
-    monkeypatch.setattr("diffharness.report.writer.os.replace", fail)
+    monkeypatch.setattr("diffharness.report.files.os.replace", fail)
     with pytest.raises(OSError, match="disk full"):
         write_report(report.model_copy(update={"tasks": ()}), tmp_path)
     assert (tmp_path / "report.json").read_text() == "old"
