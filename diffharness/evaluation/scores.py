@@ -7,10 +7,12 @@ import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from diffharness.errors import RunError
-from diffharness.evaluation.ledger import Ledger
+
+if TYPE_CHECKING:
+    from diffharness.evaluation.ledger import Ledger
 
 Value = float | tuple[Any, ...]
 """A document's value of a metric: a number, or what lm-eval aggregates: log-likelihood and bytes, gold and answer, …"""
@@ -120,20 +122,29 @@ class Evaluation:
         Raises:
             RunError: files are absent or of another shape.
         """
+        from diffharness.evaluation.ledger import Ledger
+
         try:
-            body = json.loads((folder / "evaluation.json").read_text(encoding="utf-8"))
-            return cls(
-                model_args=body["model_args"],
-                settings=body["settings"],
-                tasks=tuple(_task(t) for t in body["tasks"]),
-                documents=tuple(_document(d) for d in body["documents"]),
-                ledger=Ledger.load(folder / "ledger.parquet"),
-            )
+            return cls(**read_scores(folder), ledger=Ledger.load(folder / "ledger.parquet"))
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise RunError(
                 f"{folder} does not hold a recorded evaluation ({error}); make one with "
                 f"`diffharness lm-eval run --model diffharness --model_args pretrained=...,record_to={folder}`"
             ) from error
+
+
+def read_scores(folder: Path) -> dict[str, Any]:
+    """What `evaluation.json` says: the fields of an `Evaluation` but for its ledger, without the tables' library.
+
+    Raises `OSError`, `ValueError`, `KeyError` or `TypeError` for files that are absent or of another shape.
+    """
+    body = json.loads((folder / "evaluation.json").read_text(encoding="utf-8"))
+    return {
+        "model_args": body["model_args"],
+        "settings": body["settings"],
+        "tasks": tuple(_task(t) for t in body["tasks"]),
+        "documents": tuple(_document(d) for d in body["documents"]),
+    }
 
 
 def _finite(value: Any) -> Any:

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Float
 from numpy.typing import NDArray
-from scipy import stats
+
+from diffharness.statistics.distributions import normal_cdf, normal_quantile, student_quantile
 
 _TIE = 1e-12
 """Draws this close to the estimate, in shares of the largest draw, equal it but for rounding."""
@@ -59,21 +60,21 @@ def bca_intervals(
     """
     estimate, draws_R = np.asarray(estimate, dtype=np.float64), np.asarray(draws_R, dtype=np.float64)
     width = width or Width()
-    tail = np.asarray(width.factor * stats.t.ppf((1 - level) / 2, width.freedom))
+    tail = np.asarray(width.factor * student_quantile((1 - level) / 2, width.freedom))
     room = _TIE * np.maximum(np.abs(draws_R).max(axis=0), np.abs(estimate))
     below = (draws_R < estimate - room).mean(axis=0) + 0.5 * (np.abs(draws_R - estimate) <= room).mean(axis=0)
     square = (influence_U**2).sum(axis=0)
     a = np.divide((influence_U**3).sum(axis=0), 6 * square**1.5, out=np.zeros_like(square), where=square > 0)
     defined = (square > 0) & (below > 0) & (below < 1)
-    bias = stats.norm.ppf(np.where(defined, below, 0.5))
+    bias = normal_quantile(np.where(defined, below, 0.5))
     sorted_R = np.sort(draws_R, axis=0)
     ends = []
     for z in (tail, -tail):
         room_left = 1 - a * (bias + z)
         defined = defined & (room_left > 0)
         moved = bias + (bias + z) / np.where(room_left > 0, room_left, 1)
-        ends.append(_quantile(sorted_R, stats.norm.cdf(np.where(defined, moved, z))))
-    plain = [_quantile(sorted_R, np.broadcast_to(stats.norm.cdf(z), estimate.shape)) for z in (tail, -tail)]
+        ends.append(_quantile(sorted_R, normal_cdf(np.where(defined, moved, z))))
+    plain = [_quantile(sorted_R, np.broadcast_to(normal_cdf(z), estimate.shape)) for z in (tail, -tail)]
     low, high = (np.where(defined, end, other) for end, other in zip(ends, plain, strict=True))
     return BcaIntervals(low, high, defined)
 

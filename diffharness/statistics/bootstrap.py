@@ -13,7 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 from jaxtyping import Float, Int
-from scipy import stats
+
+from diffharness.statistics.distributions import normal_cdf, student_quantile
 
 N_RESAMPLES = 2000
 _CHUNK_CELLS = 4_000_000
@@ -106,7 +107,7 @@ def percentile_interval(draws: Float[np.ndarray, "R ..."], level: float = 0.95, 
     tail = (1 - level) / 2
     method = "percentile bootstrap"
     if n is not None and n > 1:
-        tail = float(stats.norm.cdf(np.sqrt(n / (n - 1)) * stats.t.ppf(tail, n - 1)))
+        tail = float(normal_cdf(np.sqrt(n / (n - 1)) * student_quantile(tail, n - 1)))
         method = "expanded percentile bootstrap"
     low, high = np.quantile(draws, [tail, 1 - tail], axis=0)
     return Intervals(low=np.asarray(low), high=np.asarray(high), level=level, method=method)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import numpy as np
-from scipy import stats
 
+from diffharness.statistics.distributions import binomial_cdf, normal_quantile
 from diffharness.statistics.roots import falling_root
 
 
@@ -14,7 +14,7 @@ def mcnemar_mid_p(n_up: int, n_down: int) -> float:
     if n == 0:
         return 1.0
     k = min(n_up, n_down)
-    return float(min(1.0, 2 * stats.binom.cdf(k, n, 0.5) - stats.binom.pmf(k, n, 0.5)))
+    return float(min(1.0, binomial_cdf(k, n, 0.5) + binomial_cdf(k - 1, n, 0.5)))
 
 
 def tango_interval(n_up: int, n_down: int, n: int, level: float = 0.95) -> tuple[float, float]:
@@ -26,7 +26,7 @@ def tango_interval(n_up: int, n_down: int, n: int, level: float = 0.95) -> tuple
     """
     if n < 1 or min(n_up, n_down) < 0 or n_up + n_down > n:
         raise ValueError(f"{n_up} + {n_down} discordant pairs of {n} are no counts")
-    z = float(stats.norm.ppf((1 + level) / 2))
+    z = float(normal_quantile((1 + level) / 2))
     estimate = (n_up - n_down) / n
 
     def score(delta: float) -> float:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from scipy import stats
+
+from diffharness.statistics.distributions import normal_quantile, student_quantile
 
 POWER = 0.8
 _TOLERANCE = 1e-12
@@ -19,7 +20,7 @@ def smallest_detectable(
     2.80 standard errors for many documents: 2.8 √(share of documents that differ / n) for right and wrong
     (Miller 2024, "Adding Error Bars to Evals"; McNemar's variance without a gap), 2.8 sd / √n for other scores.
     """
-    return float((stats.t.ppf((1 + level) / 2, freedom) + stats.t.ppf(power, freedom)) * standard_error)
+    return float((student_quantile((1 + level) / 2, freedom) + student_quantile(power, freedom)) * standard_error)
 
 
 def documents_to_settle(
@@ -42,7 +43,7 @@ def documents_to_settle(
     """
     if standard_error is None or n < 1 or not np.isfinite([low, high]).all():
         return None
-    z = float(stats.norm.ppf((1 + level) / 2))
+    z = float(normal_quantile((1 + level) / 2))
     size = abs(gap)
     if standard_error == 0:
         if size > 0 or high <= 0 or smallest_effect <= 0:
