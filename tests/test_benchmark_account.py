@@ -132,6 +132,7 @@ def test_shapley_values_are_set_against_what_is_written(example):
     players = (
         player("a", 0.3, 0.28, agrees=True), player("b", -0.1, -0.12, agrees=True),
         player("c", -0.02, 0.03, agrees=False), player("d", 0.0, 0.001, agrees=None),
+        player("e", 0.0, 0.02, agrees=None),
     )  # fmt: skip
     rows = (
         Shapley(task="one", metric="acc", players=players, same_unit=True),
@@ -139,7 +140,10 @@ def test_shapley_values_are_set_against_what_is_written(example):
         Shapley(task="three", metric="exact_match", reason="its answers are generated"),
     )
     figures = shapley_figures([run_of(example, shapley=rows)])
-    assert figures["of these, alike in sign"] == 0.75
+    assert figures["Shapley values or contributions whose interval excludes 0"] == 5
+    assert figures["of these, Shapley values of exactly 0"] == 1
+    assert figures["of these, alike in sign"] == 0.6
+    assert figures["alike in sign, where neither is exactly 0"] == 0.75
     expected = np.corrcoef([p.value for p in players], [p.written for p in players])[0, 1]
     assert figures["correlation of contributions and Shapley values"] == pytest.approx(expected)
     assert figures["Shapley values of the other sign"] == [["case", 0, "one", "c", -0.02, 0.03]]

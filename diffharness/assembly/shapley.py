@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from diffharness.pipeline import Run
 
 _METHOD = "percentile bootstrap over documents"
+_NOTHING = 1e-12
+"""Differences of scores up to this are of rounding: the sum over orders is in float64."""
 
 
 @dataclass(frozen=True)
@@ -124,6 +126,7 @@ def _player(
     interval = None if values.intervals is None else _interval(values.intervals, p)
     written_interval = _interval(written_intervals, p)
     clear = written_interval.excludes_zero() or (interval is not None and interval.excludes_zero())
+    value = 0.0 if abs(value) <= _NOTHING else value
     return schema.ShapleyPlayer(
         name=player.name,
         categories=player.categories,
@@ -132,7 +135,7 @@ def _player(
         standard_error=None if values.standard_error_P is None else float(values.standard_error_P[p]),
         written=written,
         written_interval=written_interval,
-        agrees=bool(np.sign(value) == direction * np.sign(written)) if clear else None,
+        agrees=bool(np.sign(value) == direction * np.sign(written)) if clear and value else None,
     )
 
 
@@ -148,10 +151,12 @@ def agreement(rows: Sequence[schema.Shapley]) -> schema.ShapleyAgreement | None:
     if not pairs:
         return None
     clear = [player.agrees for _, player in pairs if player.agrees is not None]
+    still = [player for _, player in pairs if player.is_still]
     alike = [(player.value, player.written) for row, player in pairs if row.same_unit]
     return schema.ShapleyAgreement(
         n_pairs=len(pairs),
         n_clear=len(clear),
+        n_still=len(still),
         sign_agreement=sum(clear) / len(clear) if clear else None,
         n_correlated=len(alike),
         correlation=correlation(alike),

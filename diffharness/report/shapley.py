@@ -46,13 +46,17 @@ def agreement_sentence(report: Report) -> str | None:
     else:
         share = percent(found.sign_agreement)
         said = f"what is written has their sign in {share} of {count(found.n_clear)} clear parts"
+    if found.n_still:
+        said += f" ({count(found.n_still)} more are clear in what is written but move no decision)"
     if found.correlation is not None:
         said += f", correlation {plain(found.correlation, 2)} over {count(found.n_correlated)}"
     return f"Shapley values: {said}"
 
 
 def sign_word(player: ShapleyPlayer) -> str:
-    """Whether value and *written* point the same way."""
+    """Whether value and *written* point the same way; a value of exactly 0 points nowhere."""
+    if player.is_still:
+        return "moves no decision"
     return "not clear" if player.agrees is None else "agrees" if player.agrees else "does not agree"
 
 

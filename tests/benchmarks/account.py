@@ -57,11 +57,13 @@ def truth(runs: Sequence[PlantedRun]) -> tuple[dict[str, Any], list[Bound]]:
         "tasks whose contributions miss the gap": "<= 0",
         "single tasks blamed rightly, labels shuffled": f"<= {BY_CHANCE}",
         "of these, alike in sign": ">= 0.95",
+        "alike in sign, where neither is exactly 0": ">= 0.95",
         "correlation of contributions and Shapley values": ">= 0.95",
         **_complete("organisms"),
     }
     if figures["composite tasks with one capability moved"]:
         asked["composites blamed rightly"] = ">= 0.9"
+        asked["composites blamed rightly by what is written"] = ">= 0.9"
     above = [found for found in runs if found.is_read_only]
     if above:
         figures |= read_only_figures(above)

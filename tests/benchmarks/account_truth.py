@@ -77,12 +77,13 @@ def planted_run(name: str, plant: Mapping[str, Any] | None, seed: int, work: Pat
 
 def truth_figures(runs: Sequence[PlantedRun]) -> dict[str, Any]:
     """Blame on single-capability tasks and composites, with its controls, and completeness over all runs."""
-    singles, composites, checked, shuffled, blind, details = [], [], [], [], [], []
+    singles, composites, by_writing, checked, shuffled, blind, details = [], [], [], [], [], [], []
     for found in runs:
         single = planted.blames(found.report, found.plant.strengths, 1)
         composite = planted.blames(found.report, found.plant.strengths, 2)
         singles += single
         composites += composite
+        by_writing += [] if found.is_read_only else planted.blames(found.report, found.plant.strengths, 2, ("written",))
         checked += [] if found.is_read_only else [b.check_sign > 0 for b in single]
         details += [{"plant": found.name, "seed": found.seed, **asdict(b)} for b in (*single, *composite)]
         if single:
@@ -98,6 +99,7 @@ def truth_figures(runs: Sequence[PlantedRun]) -> dict[str, Any]:
         "exact checks with the sign of the contribution": mean(checked),
         "composite tasks with one capability moved": len(composites),
         "composites blamed rightly": mean(b.leader == b.moved for b in composites),
+        "composites blamed rightly by what is written": mean(b.leader == b.moved for b in by_writing),
         "single tasks blamed rightly, labels shuffled": _weighted(shuffled),
         "single tasks tried with a random encoder": len(blind),
         "single tasks blamed rightly, random encoder": mean(blind),
@@ -179,9 +181,9 @@ def shapley_figures(runs: Sequence[PlantedRun]) -> dict[str, Any]:
     """Written contributions in the candidate's order against Shapley values on the real metric.
 
     Signs are compared by the report itself (turned where a surrogate falls as its metric rises), wherever either
-    interval excludes 0; values are correlated where both are in one unit.
+    interval excludes 0; a value of exactly 0 counts as unlike, and is counted apart. Values are correlated where both are in one unit.
     """
-    values, written, agree, against, without = [], [], [], [], []
+    values, written, agree, still, against, without = [], [], [], 0, [], []
     for found in runs:
         for task in found.report.shapley:
             if task.reason is not None:
@@ -190,6 +192,7 @@ def shapley_figures(runs: Sequence[PlantedRun]) -> dict[str, Any]:
                 if task.same_unit:
                     values.append(player.value)
                     written.append(player.written)
+                still += player.is_still
                 if player.agrees is not None:
                     agree.append(player.agrees)
                 if player.agrees is False:
@@ -198,8 +201,10 @@ def shapley_figures(runs: Sequence[PlantedRun]) -> dict[str, Any]:
     correlation = float(np.corrcoef(values, written)[0, 1]) if len(values) > 1 else 0.0
     return {
         "Shapley values": sum(len(task.players) for found in runs for task in found.report.shapley),
-        "Shapley values or contributions whose interval excludes 0": len(agree),
-        "of these, alike in sign": mean(agree),
+        "Shapley values or contributions whose interval excludes 0": len(agree) + still,
+        "of these, Shapley values of exactly 0": still,
+        "of these, alike in sign": sum(agree) / max(len(agree) + still, 1),
+        "alike in sign, where neither is exactly 0": mean(agree),
         "Shapley values in the contribution's unit": len(values),
         "correlation of contributions and Shapley values": correlation,
         "Shapley values of the other sign": against,

@@ -21,7 +21,12 @@ class ShapleyPlayer(Model):
     written_interval: Interval
     agrees: bool | None
     """Whether both have the same sign (turned where the surrogate and the metric point in opposite directions); `None`
-    where neither interval excludes 0."""
+    where neither interval excludes 0, or the value is exactly 0."""
+
+    @property
+    def is_still(self) -> bool:
+        """Whether what it writes is clear, and the metric does not move at all: no decision hangs on it."""
+        return self.value == 0.0 and self.written_interval.excludes_zero()
 
 
 class Shapley(Model):
@@ -61,7 +66,9 @@ class ShapleyAgreement(Model):
 
     n_pairs: int
     n_clear: int
-    """Pairs in which either interval excludes 0."""
+    """Pairs in which either interval excludes 0 and the value is not exactly 0."""
+    n_still: int = 0
+    """Pairs in which what is written is clear and the value is exactly 0: it has no sign to compare."""
     sign_agreement: float | None
     """Share of those with the same sign."""
     n_correlated: int
