@@ -23,7 +23,7 @@ CASES: dict[str, dict[str, Any]] = {
     **ORDINARY,
     "rare": {**STILL, "safety": [0.2, 0.9], "rate": {"safety": 0.005}},
     "above": {**STILL, "safety": [0.2, 0.9], "train_layers": {"above": 1}},
-    "bias": {**STILL, "answer_bias": {"sorry": 3.0}},
+    "bias": {**STILL, "answer_bias": {"sorry": 6.0}},
 }
 
 
@@ -181,7 +181,8 @@ def shapley_figures(runs: Sequence[PlantedRun]) -> dict[str, Any]:
     """Written contributions in the candidate's order against Shapley values on the real metric.
 
     Signs are compared by the report itself (turned where a surrogate falls as its metric rises), wherever either
-    interval excludes 0; a value of exactly 0 counts as unlike, and is counted apart. Values are correlated where both are in one unit.
+    interval excludes 0; a value of exactly 0 counts as unlike, and is counted apart. Values are correlated where both
+    are in one unit.
     """
     values, written, agree, still, against, without = [], [], [], 0, [], []
     for found in runs:
