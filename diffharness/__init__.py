@@ -1,6 +1,7 @@
 """Why one language model scores differently from another.
 
-`diffharness.run(RunConfig(...))` returns a `Report`, `diffharness.crosscoder.load(path_or_repo)` a crosscoder; the
+`diffharness.Report.load(folder)` opens a finished run's report: pandas tables of it, and `.data`, all that it holds.
+`diffharness.run(RunConfig(...))` returns these data, `diffharness.crosscoder.load(path_or_repo)` a crosscoder; the
 command line is `diffharness`.
 """
 
@@ -13,13 +14,13 @@ if TYPE_CHECKING:
     from diffharness import crosscoder
     from diffharness.config import RunConfig
     from diffharness.pipeline import run
-    from diffharness.report.schema import Report
+    from diffharness.report.frames import Report
 
 __version__ = "0.1.0"
 __all__ = ["Report", "RunConfig", "__version__", "crosscoder", "run"]
 
 _HOMES = {
-    "Report": "diffharness.report.schema",
+    "Report": "diffharness.report.frames",
     "RunConfig": "diffharness.config",
     "run": "diffharness.pipeline",
 }

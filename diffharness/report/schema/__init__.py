@@ -185,3 +185,9 @@ class Report(Model):
         path = Path(path)
         file = path / "report.json" if path.is_dir() else path
         return cls.model_validate_json(file.read_text(encoding="utf-8"))
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows."""
+        from diffharness.report.frames import Report as Shown
+
+        return Shown(self).to_html()
