@@ -37,6 +37,63 @@ class BcaIntervals:
     """False where all draws lie on one side of the estimate or no unit matters: percentiles stand there."""
 
 
+@dataclass(frozen=True)
+class Bca:
+    """What bias and acceleration make of bootstrap draws, at any level."""
+
+    sorted_R: Float[np.ndarray, "R ..."]
+    bias: NDArray[np.float64]
+    acceleration: NDArray[np.float64]
+    defined: Bool[np.ndarray, " ..."]
+    width: Width
+
+    @classmethod
+    def of(
+        cls,
+        estimate: Float[np.ndarray, " ..."],
+        draws_R: Float[np.ndarray, "R ..."],
+        influence_U: Float[np.ndarray, "U ..."],
+        width: Width | None = None,
+    ) -> Bca:
+        """As `bca_intervals`."""
+        estimate, draws_R = np.asarray(estimate, dtype=np.float64), np.asarray(draws_R, dtype=np.float64)
+        room = _TIE * np.maximum(np.abs(draws_R).max(axis=0), np.abs(estimate))
+        below = (draws_R < estimate - room).mean(axis=0) + 0.5 * (np.abs(draws_R - estimate) <= room).mean(axis=0)
+        square = (influence_U**2).sum(axis=0)
+        a = np.divide((influence_U**3).sum(axis=0), 6 * square**1.5, out=np.zeros_like(square), where=square > 0)
+        defined = (square > 0) & (below > 0) & (below < 1)
+        bias = normal_quantile(np.where(defined, below, 0.5))
+        return cls(np.sort(draws_R, axis=0), bias, a, defined, width or Width())
+
+    def interval(self, level: float = 0.95) -> BcaIntervals:
+        """Two-sided."""
+        tail = np.asarray(self.width.factor * student_quantile((1 - level) / 2, self.width.freedom))
+        defined, ends = self.defined, []
+        for z in (tail, -tail):
+            room_left = 1 - self.acceleration * (self.bias + z)
+            defined = defined & (room_left > 0)
+            moved = self.bias + (self.bias + z) / np.where(room_left > 0, room_left, 1)
+            ends.append(_quantile(self.sorted_R, normal_cdf(np.where(defined, moved, z))))
+        shape = np.shape(self.bias)
+        plain = [_quantile(self.sorted_R, np.broadcast_to(normal_cdf(z), shape)) for z in (tail, -tail)]
+        low, high = (np.where(defined, end, other) for end, other in zip(ends, plain, strict=True))
+        return BcaIntervals(low, high, defined)
+
+    def deviate(self, value: float) -> NDArray[np.float64]:
+        """The t at which an end of the interval comes to lie on `value`: negative for a low end.
+
+        Student's distribution with the width's degrees of freedom has the end's one-sided level beyond it. No draw
+        lies further than half of one beyond the outermost, so that the level is never below about 1 / R.
+        """
+        n = len(self.sorted_R)
+        rank = 0.5 * ((self.sorted_R < value).sum(axis=0) + (self.sorted_R <= value).sum(axis=0))
+        z = normal_quantile(np.clip(rank / n, 0.5 / n, 1 - 0.5 / n))
+        room_left = 1 + self.acceleration * (z - self.bias)
+        inside = np.where(room_left > 0, room_left, 1)
+        beyond = np.where(room_left > 0, (z - self.bias) / inside - self.bias, np.copysign(np.inf, z - self.bias))
+        return np.where(self.defined, beyond, z) / self.width.factor
+
+
 def bca_intervals(
     estimate: Float[np.ndarray, " ..."],
     draws_R: Float[np.ndarray, "R ..."],
@@ -58,25 +115,7 @@ def bca_intervals(
         level: of the interval.
         width: for few units.
     """
-    estimate, draws_R = np.asarray(estimate, dtype=np.float64), np.asarray(draws_R, dtype=np.float64)
-    width = width or Width()
-    tail = np.asarray(width.factor * student_quantile((1 - level) / 2, width.freedom))
-    room = _TIE * np.maximum(np.abs(draws_R).max(axis=0), np.abs(estimate))
-    below = (draws_R < estimate - room).mean(axis=0) + 0.5 * (np.abs(draws_R - estimate) <= room).mean(axis=0)
-    square = (influence_U**2).sum(axis=0)
-    a = np.divide((influence_U**3).sum(axis=0), 6 * square**1.5, out=np.zeros_like(square), where=square > 0)
-    defined = (square > 0) & (below > 0) & (below < 1)
-    bias = normal_quantile(np.where(defined, below, 0.5))
-    sorted_R = np.sort(draws_R, axis=0)
-    ends = []
-    for z in (tail, -tail):
-        room_left = 1 - a * (bias + z)
-        defined = defined & (room_left > 0)
-        moved = bias + (bias + z) / np.where(room_left > 0, room_left, 1)
-        ends.append(_quantile(sorted_R, normal_cdf(np.where(defined, moved, z))))
-    plain = [_quantile(sorted_R, np.broadcast_to(normal_cdf(z), estimate.shape)) for z in (tail, -tail)]
-    low, high = (np.where(defined, end, other) for end, other in zip(ends, plain, strict=True))
-    return BcaIntervals(low, high, defined)
+    return Bca.of(estimate, draws_R, influence_U, width).interval(level)
 
 
 def skewness(influence_U: Float[np.ndarray, "U ..."]) -> Float[np.ndarray, " ..."]:

@@ -172,18 +172,27 @@ def sign_flip_interval(
     differ: at 95 % it can not exclude 0 before six of them do, all in one direction. The empty subset has no
     mean and counts as beyond either end, so that fewer than six documents give (−∞, ∞).
     """
-    values_N1 = np.asarray(values_N, dtype=np.float64)[:, None]
-    sums_G1, sizes_G = _cluster_sums(values_N1, _codes(clusters, len(values_N1)))
-    means: list[npt.NDArray[np.float64]] = []
-    for signs_RG in _random_signs(len(sizes_G), rng, n_subsets):
-        chosen_RG = (signs_RG > 0).astype(np.float64)
-        size_R = chosen_RG @ sizes_G
-        sum_R = (chosen_RG @ sums_G1)[:, 0]
-        means.append(np.divide(sum_R, size_R, out=np.full(len(size_R), np.inf), where=size_R > 0))
-    mean_R = np.sort(np.concatenate(means))
+    mean_R = np.sort(subset_means(np.asarray(values_N)[:, None], rng, n_subsets, clusters)[:, 0])
     low_R = np.sort(np.where(np.isinf(mean_R), -np.inf, mean_R))
     cut = int(np.floor((1 - level) / 2 * (n_subsets + 1)))
     return float(low_R[max(cut - 1, 0)]), float(mean_R[min(n_subsets - cut, n_subsets - 1)])
+
+
+def subset_means(
+    values_NC: Float[np.ndarray, "N C"],
+    rng: np.random.Generator,
+    n_subsets: int = 9999,
+    clusters: npt.ArrayLike | None = None,
+) -> Float[np.ndarray, "R C"]:
+    """Means of random subsets of documents (or clusters), columns sharing the subsets; infinite for an empty one."""
+    sums_GC, sizes_G = _cluster_sums(np.asarray(values_NC, dtype=np.float64), _codes(clusters, len(values_NC)))
+    means: list[npt.NDArray[np.float64]] = []
+    for signs_RG in _random_signs(len(sizes_G), rng, n_subsets):
+        chosen_RG = (signs_RG > 0).astype(np.float64)
+        size_R1 = (chosen_RG @ sizes_G)[:, None]
+        sum_RC = chosen_RG @ sums_GC
+        means.append(np.divide(sum_RC, size_R1, out=np.full(sum_RC.shape, np.inf), where=size_R1 > 0))
+    return np.concatenate(means)
 
 
 def _codes(clusters: npt.ArrayLike | None, n: int) -> Int[np.ndarray, " N"]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import numpy as np
+import math
 
 from diffharness.statistics.distributions import binomial_cdf, normal_quantile
 from diffharness.statistics.roots import falling_root
@@ -30,13 +30,18 @@ def tango_interval(n_up: int, n_down: int, n: int, level: float = 0.95) -> tuple
     estimate = (n_up - n_down) / n
 
     def score(delta: float) -> float:
-        linear = (2 * n - n_up + n_down) * delta - n_up - n_down
-        root = max(linear**2 + 8 * n * n_down * delta * (1 - delta), 0.0)
-        q = (np.sqrt(root) - linear) / (4 * n)
-        variance = n * (2 * q + delta * (1 - delta))
-        residual = n_up - n_down - n * delta
-        if variance > 1e-15:
-            return residual / float(np.sqrt(variance))
-        return 0.0 if abs(residual) < 1e-9 else float(np.copysign(np.inf, residual))
+        return tango_score(n_up, n_down, n, delta)
 
     return falling_root(score, z, -1.0, estimate), falling_root(score, -z, estimate, 1.0)
+
+
+def tango_score(n_up: int, n_down: int, n: int, delta: float) -> float:
+    """How many standard errors the found difference lies above `delta`, by the variance that `delta` implies."""
+    linear = (2 * n - n_up + n_down) * delta - n_up - n_down
+    root = max(linear**2 + 8 * n * n_down * delta * (1 - delta), 0.0)
+    q = (math.sqrt(root) - linear) / (4 * n)
+    variance = n * (2 * q + delta * (1 - delta))
+    residual = n_up - n_down - n * delta
+    if variance > 1e-15:
+        return residual / math.sqrt(variance)
+    return 0.0 if abs(residual) < 1e-9 else math.copysign(math.inf, residual)

@@ -25,6 +25,11 @@ def student_quantile(p: npt.ArrayLike, freedom: npt.ArrayLike) -> npt.NDArray[np
     return np.select(outside, [-np.inf, np.inf, np.nan], inside)
 
 
+def student_cdf(t: npt.ArrayLike, freedom: npt.ArrayLike) -> npt.NDArray[np.float64]:
+    """The share of Student's distribution below `t`; infinite `freedom` is the normal one."""
+    return np.asarray(special.stdtr(freedom, t), dtype=np.float64)
+
+
 def binomial_cdf(k: int, n: int, p: float) -> float:
     """The chance of at most `k` of `n`."""
     return 0.0 if k < 0 else float(special.bdtr(k, n, p))

@@ -16,7 +16,7 @@ import numpy.typing as npt
 from jaxtyping import Bool, Float, Int
 from numpy.typing import NDArray
 
-from diffharness.statistics.bca import Width, bca_intervals, skewness
+from diffharness.statistics.bca import Bca, Width, skewness
 
 N_RESAMPLES = 5000
 """Of a gap: an end of the interval then lies within 4 % of the standard error of where it would with any number."""
@@ -192,24 +192,50 @@ def resampled_gap(
         n_resamples: bootstrap draws.
         n_exchanges: random exchanges, where not all can be tried.
     """
+    drawn = resample(strata, rng, n_resamples=n_resamples, n_exchanges=n_exchanges)
+    found = drawn.bca.interval(level)
+    open_ = drawn.p_value >= 1 - level
+    return Gap(
+        gap=drawn.gap,
+        low=np.where(open_, np.minimum(found.low, 0.0), found.low),
+        high=np.where(open_, np.maximum(found.high, 0.0), found.high),
+        p_value=drawn.p_value,
+        is_bca=found.defined,
+        standard_error=drawn.standard_error,
+        freedom=drawn.freedom,
+        skewness=drawn.skewness,
+    )
+
+
+@dataclass(frozen=True)
+class Draws:
+    """All of a gap that is drawn once, whatever the level of its interval; arrays have an entry a data set."""
+
+    gap: NDArray[np.float64]
+    bca: Bca
+    p_value: NDArray[np.float64]
+    """Two-sided, of no difference."""
+    standard_error: NDArray[np.float64]
+    freedom: NDArray[np.float64]
+    skewness: NDArray[np.float64]
+
+
+def resample(
+    strata: Sequence[tuple[float, Resampled]],
+    rng: np.random.Generator,
+    *,
+    n_resamples: int = N_RESAMPLES,
+    n_exchanges: int = N_EXCHANGES,
+) -> Draws:
+    """The draws of `resampled_gap`, for intervals at several levels."""
     ones = [part.gaps(np.ones((1, part.n_units)))[0] for _, part in strata]
     gap = np.asarray(sum(share * one for (share, _), one in zip(strata, ones, strict=True)), dtype=np.float64)
     draws_R = sum(share * _draws(part, rng, n_resamples) for share, part in strata)
     influence_U, variance, freedom, bootstrapped = _jackknife(strata)
     ratio = np.divide(variance, bootstrapped, out=np.ones_like(variance), where=bootstrapped > 0)
-    found = bca_intervals(gap, np.asarray(draws_R), influence_U, level, Width(np.sqrt(ratio), freedom))
+    bca = Bca.of(gap, np.asarray(draws_R), influence_U, Width(np.sqrt(ratio), freedom))
     p_value = _exchange_p([(share, part) for share, part in strata], gap, rng, n_exchanges)
-    open_ = p_value >= 1 - level
-    return Gap(
-        gap=gap,
-        low=np.where(open_, np.minimum(found.low, 0.0), found.low),
-        high=np.where(open_, np.maximum(found.high, 0.0), found.high),
-        p_value=p_value,
-        is_bca=found.defined,
-        standard_error=np.sqrt(variance),
-        freedom=freedom,
-        skewness=skewness(influence_U),
-    )
+    return Draws(gap, bca, p_value, np.sqrt(variance), freedom, skewness(influence_U))
 
 
 def _jackknife(strata: Sequence[tuple[float, Resampled]]) -> tuple[NDArray[np.float64], ...]:
