@@ -34,7 +34,7 @@ class Counts:
         return self.score(weights_RN @ self.counts_NC)
 
 
-def count(metric: str, sides: Sequence[Sequence[Any]], scores: Sequence[float]) -> tuple[Counts, ...] | None:
+def count(metric: str, sides: Sequence[Sequence[Any]], scores: Sequence[float] | None) -> tuple[Counts, ...] | None:
     """Every side's counts, or `None` where they do not make lm-eval's scores (then the metric is another of that name).
 
     The sides' counts have the same meaning, so that a document's may be exchanged.
@@ -42,7 +42,7 @@ def count(metric: str, sides: Sequence[Sequence[Any]], scores: Sequence[float]) 
     Args:
         metric: lm-eval's name.
         sides: by side, each document's (gold, answer), labels or texts.
-        scores: what lm-eval's own function makes of each side.
+        scores: what lm-eval's own function makes of each side; `None` where that was tried on more documents before.
     """
     if not all(isinstance(v, tuple) and len(v) == 2 for side in sides for v in side):
         return None
@@ -56,6 +56,8 @@ def count(metric: str, sides: Sequence[Sequence[Any]], scores: Sequence[float]) 
     counted = tuple(side for side in found if side is not None)
     if len(counted) != len(sides) or len({side.counts_NC.shape for side in counted}) != 1:
         return None
+    if scores is None:
+        return counted
     made = [float(side.resampled(np.ones((1, len(side.counts_NC))))[0]) for side in counted]
     close = all(abs(m - score) <= 1e-9 * max(1, abs(score)) for m, score in zip(made, scores, strict=True))
     return counted if close else None
