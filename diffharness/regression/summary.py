@@ -50,8 +50,7 @@ def _render(verdict: Verdict, limit: int) -> str:
     if troubled:
         rows, n_left = _rows(troubled, (page.limit - page.size) // 3)
         left_out |= not page.add("\n".join([_HEAD, *rows]), _RESERVED) or n_left > 0
-    for rule in troubled:
-        left_out |= not page.add(_told(rule), _RESERVED)
+    left_out |= not all(page.add(_told(rule), _RESERVED) for rule in troubled)
     if calm:
         rows, n_left = _rows(calm, page.limit - page.size - 2 * _RESERVED)
         left_out |= not page.add(_folded(tally(calm), [_HEAD, *rows]), _RESERVED) or n_left > 0

@@ -21,7 +21,7 @@ def write_outputs(
     summary: Path | None = None,
     comment: Path | None = None,
 ) -> list[Path]:
-    """Write a check's files and return their paths; everything is made before the first file is written.
+    """Write a check's files and return their paths; `verdict.json` is written last.
 
     Args:
         verdict: what was found.
@@ -33,16 +33,17 @@ def write_outputs(
     Raises:
         UsageError: a file can not be written.
     """
-    whole: dict[Path, bytes] = {run_folder / VERDICT_FILE: to_json(verdict).encode()}
+    whole: dict[Path, bytes] = {}
     if junit is not None:
         whole[junit] = to_junit(verdict)
     if comment is not None:
         whole[comment] = render_comment(verdict).encode()
-    for path, content in whole.items():
-        _written(path, lambda path=path, content=content: put(path, content))
+    whole[run_folder / VERDICT_FILE] = to_json(verdict).encode()
     if summary is not None:
         _written(summary, lambda: _append(summary, verdict))
-    return [*whole, *([summary] if summary is not None else [])]
+    for path, content in whole.items():
+        _written(path, lambda path=path, content=content: put(path, content))
+    return [*([summary] if summary is not None else []), *whole]
 
 
 def clear_outputs(run_folder: Path, junit: Path | None = None, comment: Path | None = None) -> None:

@@ -135,7 +135,7 @@ def _hostile(text: str, position: int) -> RuleResult:
                 costs=(CategoryCost(category=text, contribution=-0.1, interval=None),),
                 flipped=(
                     FlippedDocument(
-                        doc_id=1, prompt=text, target=text, baseline_answer=text, candidate_answer=text + LONG
+                        doc_id=1, prompt=text, target=text, baseline_answer=text, candidate_answer=f"{text} ?"
                     ),
                 ),
                 carried=Carried(specific_latents=-0.1, other_latents=0, error=0, upper=0, sentence=text),
