@@ -140,16 +140,29 @@ def account_for(
     """
     accounts: dict[int, DocumentAccount] = {}
     for chosen in batches(documents, batch_tokens):
-        found = _account(pair, [documents[i] for i in chosen], written_nodes, read_nodes)
+        found = account_of_batch(pair, [documents[i] for i in chosen], written_nodes, read_nodes)
         accounts.update(zip(chosen, found, strict=True))
         if progress is not None:
             progress(len(accounts), len(documents))
     return [accounts[i] for i in range(len(documents))]
 
 
-def _account(
-    pair: ModelPair, documents: Sequence[DocumentForm], written_nodes: Sequence[int], read_nodes: Sequence[int]
+def account_of_batch(
+    pair: ModelPair,
+    documents: Sequence[DocumentForm],
+    written_nodes: Sequence[int] = WRITTEN_NODES,
+    read_nodes: Sequence[int] = READ_NODES,
+    watch: Watch | None = None,
 ) -> list[DocumentAccount]:
+    """The accounts of documents that are read together.
+
+    Args:
+        pair: the models and their crosscoder.
+        documents: what to account for.
+        written_nodes: quadrature orders, rising.
+        read_nodes: the same for the read line.
+        watch: is given what each of the four brackets was made of.
+    """
     batch = Batch(documents, pair.device)
     states = PairStates(pair, batch)
     x = [x_BTD.double() for x_BTD in states.x_BTD]
@@ -172,17 +185,17 @@ def _account(
     tolerated_G /= 2 * np.maximum(np.abs(scale_G), 1e-300)  # in units of m, for each of two brackets
     brackets = []
     delta_bias = states.bias(1) - states.bias(0)
-    written = _Split(states, lambda g: (-g, g), delta_bias, without_latents[1] - without_latents[0] - delta_bias)
+    written = Split(states, lambda g: (-g, g), delta_bias, without_latents[1] - without_latents[0] - delta_bias)
     for stack in (1, 0):
         line = _Line(states, (x[0], x[1]), (pair.uppers[stack],))
         wanted_G = m_SXG[stack, X_C] - m_SXG[stack, X_B]
-        brackets.append(line.brackets(written, wanted_G, tolerated_G, written_nodes))
+        brackets.append(line.brackets(written, wanted_G, tolerated_G, written_nodes, watch))
     upper_XG = m_SXG[1] - m_SXG[0]
     for m in (0, 1):
-        read = _Split(states, lambda g, m=m: (None, g) if m else (g, None), None, without_latents[m] - starts[m])
+        read = Split(states, lambda g, m=m: (None, g) if m else (g, None), None, without_latents[m] - starts[m])
         line = _Line(states, (starts[m], x[m]), (pair.uppers[1], pair.uppers[0]))
         wanted_G = upper_XG[X_B + m] - upper_XG[START_B + m]
-        brackets.append(line.brackets(read, wanted_G, tolerated_G, read_nodes))
+        brackets.append(line.brackets(read, wanted_G, tolerated_G, read_nodes, watch))
     return [
         DocumentAccount(
             doc_id=document.doc_id,
@@ -202,7 +215,7 @@ def _score(batch: Batch, upper: UpperStack, state_BTD: Tensor) -> np.ndarray:
 
 
 @dataclass(frozen=True)
-class _Split:
+class Split:
     """How a mean gradient becomes the parts of a bracket."""
 
     states: PairStates
@@ -218,6 +231,18 @@ class _Split:
         bias_G = np.zeros_like(error_G) if self.bias_BTD is None else sums((gradient_BTD * self.bias_BTD).sum(-1))
         return self.states.latents_by_document(self.decoders(gradient_BTD)), bias_G, error_G
 
+    def by_position(self, gradient_BTD: Tensor, group_L: Tensor, n_groups: int) -> Float[Tensor, "B T C"]:
+        """The same at every position: the groups of latents, then bias and error; padding gets nothing."""
+        groups_BTK = self.states.groups_by_position(self.decoders(gradient_BTD), group_L, n_groups)
+        bias_BTD = torch.zeros_like(gradient_BTD) if self.bias_BTD is None else self.bias_BTD
+        others = [(gradient_BTD * part_BTD).sum(-1, keepdim=True) for part_BTD in (bias_BTD, self.error_BTD)]
+        read_BT = self.states.batch.read_BT.to(gradient_BTD.device)
+        return torch.cat([groups_BTK, torch.cat(others, dim=-1) * read_BT[..., None]], dim=-1)
+
+
+Watch = Callable[[Split, Tensor], None]
+"""Called with how a bracket is split and its mean gradient (B, T, D): written in both orders, then read."""
+
 
 @dataclass(frozen=True)
 class _Line:
@@ -228,7 +253,7 @@ class _Line:
     uppers: tuple[UpperStack, ...]
 
     def brackets(
-        self, split: _Split, wanted_G: np.ndarray, tolerated_G: np.ndarray, nodes: Sequence[int]
+        self, split: Split, wanted_G: np.ndarray, tolerated_G: np.ndarray, nodes: Sequence[int], watch: Watch | None
     ) -> list[Bracket]:
         """Every document's bracket, with as many nodes as it takes to be complete."""
         batch = self.states.batch
@@ -247,6 +272,8 @@ class _Line:
             pending = [g for g in pending if abs(residual_G[g]) > tolerated_G[g]]
             if not pending:
                 break
+        if watch is not None:
+            watch(split, total)
         return [bracket for bracket in found if bracket is not None]
 
     def _mean_gradient(self, batch: Batch, rows: Tensor, n_nodes: int) -> Float[Tensor, "b T D"]:

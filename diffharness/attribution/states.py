@@ -3,7 +3,7 @@
 x^m = Σ_j f_j d_j^m + b^m + ε^m at coded positions; elsewhere (the first of a sequence, skipped ids) there is no code
 and no bias. Everything here is in raw units and float64, codes as entries: one a token and active latent.
 
-Legend: B rows, T positions, M = 2 models, D width, L latents, N coded tokens, E entries, G documents.
+Legend: B rows, T positions, M = 2 models, D width, L latents, N coded tokens, E entries, G documents, K groups.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from scipy import sparse
 from torch import Tensor
 
@@ -125,6 +125,32 @@ class PairStates:
         Args:
             gradient_MBTD: what each model's decoders meet; `None` leaves that model out.
         """
+        document_E = self._document_B[self._row_N[self.token_E]]
+        shape = (len(self.batch.documents), self._crosscoder.n_latents)
+        sum_E = self._of_entries(gradient_MBTD)
+        entries = (sum_E.cpu().numpy(), (document_E.cpu().numpy(), self.latent_E.cpu().numpy()))
+        found = sparse.coo_array(entries, shape=shape).tocsr()
+        found.sum_duplicates()
+        return found
+
+    def groups_by_position(
+        self, gradient_MBTD: tuple[Tensor | None, Tensor | None], group_L: Int[Tensor, " L"], n_groups: int
+    ) -> Float[Tensor, "B T K"]:
+        """The same products of every position and group of latents.
+
+        Args:
+            gradient_MBTD: what each model's decoders meet; `None` leaves that model out.
+            group_L: the group of every latent, from 0.
+            n_groups: K.
+        """
+        token_E = self.token_E
+        place_E = self._row_N[token_E] * self.coded_BT.shape[1] + self._place_N[token_E]
+        found = self.value_EM.new_zeros(self.coded_BT.numel() * n_groups)
+        found.index_add_(0, place_E * n_groups + group_L[self.latent_E], self._of_entries(gradient_MBTD))
+        return found.reshape(*self.coded_BT.shape, n_groups)
+
+    def _of_entries(self, gradient_MBTD: tuple[Tensor | None, Tensor | None]) -> Float[Tensor, " E"]:
+        """Σ_m f^m ⟨g^m, d^m⟩ of every entry."""
         gradients = [None if g is None else g[self._row_N, self._place_N] for g in gradient_MBTD]
         parts = []
         for part in self._chunks():
@@ -134,9 +160,4 @@ class PairStates:
                 if g_ND is not None:
                     sum_E += self.value_EM[part, m] * (g_ND[token_E] * self._decoder_LMD[latent_E, m]).sum(-1)
             parts.append(sum_E)
-        document_E = self._document_B[self._row_N[self.token_E]]
-        shape = (len(self.batch.documents), self._crosscoder.n_latents)
-        entries = (torch.cat(parts).cpu().numpy(), (document_E.cpu().numpy(), self.latent_E.cpu().numpy()))
-        found = sparse.coo_array(entries, shape=shape).tocsr()
-        found.sum_duplicates()
-        return found
+        return torch.cat(parts)
