@@ -30,20 +30,27 @@ def code(text: str, limit: int = 160) -> str:
 
 
 class Page:
-    """Blocks of Markdown up to a number of bytes."""
+    """Blocks of Markdown up to a number of bytes; what is left out is counted, and named by `left_out`.
 
-    def __init__(self, limit: int = LIMIT_BYTES) -> None:
+    `where` is said of it: where it can be read.
+    """
+
+    def __init__(self, limit: int = LIMIT_BYTES, where: str = "in `report.html`") -> None:
         self.limit = limit
+        self.where = where
         self.text = ""
         self.size = 0
+        self.left_out: list[str] = []
 
     def fits(self, block: str, reserved: int = 0) -> bool:
         """Whether the block fits beside what is reserved."""
         return self.size + len(block.encode()) + 2 + reserved <= self.limit
 
-    def add(self, block: str, reserved: int = 0) -> bool:
-        """Append the block if it fits beside what is reserved; say whether it did."""
+    def add(self, block: str, reserved: int = 0, name: str | None = None) -> bool:
+        """Append the block if it fits beside what is reserved; say whether it did, and keep its name where not."""
         if not self.fits(block, reserved):
+            if name is not None:
+                self.left_out.append(name)
             return False
         self.text += block + "\n\n"
         self.size += len(block.encode()) + 2
@@ -58,4 +65,4 @@ class Page:
             kept += 1
         self.add("\n".join([head, *rows[:kept]]))
         if kept < len(rows):
-            self.add(f"… and {len(rows) - kept} more {noun}, in `report.html`.")
+            self.add(f"… and {len(rows) - kept} more {noun}, {self.where}.")

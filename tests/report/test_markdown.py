@@ -16,7 +16,7 @@ from tests.report.example import bare, example_report
 _READER = MarkdownIt("commonmark", {"html": True}).enable("table")
 
 
-class _Page(HTMLParser):
+class ReadPage(HTMLParser):
     """What a reader of the Markdown gets: elements, and the text between them."""
 
     def __init__(self, page: str) -> None:
@@ -40,8 +40,9 @@ class _Page(HTMLParser):
         self.outside_code += "" if self._in_code else data
 
 
-def _read(markdown: str) -> _Page:
-    return _Page(_READER.render(markdown))
+def read_markdown(markdown: str) -> ReadPage:
+    """The page as a reader gets it."""
+    return ReadPage(_READER.render(markdown))
 
 
 def test_questions_are_answered_in_order(report: Report) -> None:
@@ -89,7 +90,7 @@ def test_a_hundred_tasks_fit_and_what_is_left_out_is_counted() -> None:
 def test_hostile_strings_are_read_as_text(hostile: Report) -> None:
     page = render_markdown(hostile)
     assert len(page.encode()) <= LIMIT_BYTES
-    read = _read(page)
+    read = read_markdown(page)
     assert not read.tags & {"script", "img", "a", "iframe"}
     assert read.attributes <= {"style"}  # the alignment of columns
     for text in (
@@ -105,13 +106,13 @@ def test_hostile_strings_are_read_as_text(hostile: Report) -> None:
 
 @given(st.text(max_size=80))
 def test_escaped_text_reads_as_itself_and_makes_no_element(text: str) -> None:
-    read = _read(f"x {escape(text)}")
+    read = read_markdown(f"x {escape(text)}")
     assert read.tags <= {"p"}
-    row = _read(f"| a |\n|---|\n| x{escape(text)}y |")
+    row = read_markdown(f"| a |\n|---|\n| x{escape(text)}y |")
     assert row.tags == {"table", "thead", "tbody", "tr", "th", "td"}
 
 
 @given(st.text(alphabet="`ab| \n<@", max_size=30))
 def test_a_code_span_holds_any_backticks(text: str) -> None:
-    read = _read(f"- x {code(text)} y")
+    read = read_markdown(f"- x {code(text)} y")
     assert read.tags == {"ul", "li", "code"}
