@@ -83,8 +83,8 @@ class FinishedRun:
             if not (folder / "manifest.json").is_file() and not (folder / "evaluation").is_dir():
                 raise UsageError(f"{folder} holds no run; give the --output folder of a finished run")
             raise RunError(
-                f"{folder} holds a run that was not finished: it has no report.json; the same `diffharness run` goes on "
-                "with it"
+                f"{folder} holds a run that was not finished: it has no report.json; the same `diffharness run` goes "
+                "on with it"
             )
         try:
             return cls(folder, Report.load(folder))
@@ -166,8 +166,8 @@ class FinishedRun:
         found = self._field(task.name, key, task.doc_ids, side)
         if found is None:
             raise UsageError(
-                f"task {task.name!r}: the run kept no documents with a field {key!r} to tell clusters from; name another "
-                "field, or leave `cluster` out of the policy"
+                f"task {task.name!r}: the run kept no documents with a field {key!r} to tell clusters from; name "
+                "another field, or leave `cluster` out of the policy"
             )
         return found
 

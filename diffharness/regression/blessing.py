@@ -1,0 +1,132 @@
+"""What is kept of a finished run whose model is accepted."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from datetime import UTC, datetime
+
+import numpy as np
+
+from diffharness import __version__
+from diffharness.regression.baseline import (
+    SETTINGS,
+    Baseline,
+    NoiseFloor,
+    StoredContribution,
+    StoredCrosscoder,
+    StoredMetric,
+    StoredTask,
+)
+from diffharness.regression.packing import pack_hashes, pack_numbers
+from diffharness.regression.scores import FinishedRun, TaskScores, crosscoder_fingerprint
+from diffharness.report.schema.base import Interval
+
+
+def bless(run: FinishedRun, side: str, noise: tuple[str, tuple[NoiseFloor, ...]] | None = None) -> Baseline:
+    """What is to be kept of a run whose model of that side is accepted.
+
+    Args:
+        run: finished.
+        side: `candidate` or `baseline`.
+        noise: the rule and the floors of an A/A run.
+    """
+    report, scores = run.report, run.side(side)
+    model = next(m for m in report.models if m.side == side)
+    hashes = report.provenance.task_hashes
+    return Baseline(
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        versions={"diffharness": __version__, "lm-eval": report.provenance.versions.get("lm-eval", "")},
+        run=report.run.name,
+        side=side,
+        model=model.name,
+        model_fingerprint=model.fingerprint,
+        settings={key: scores.settings.get(key) for key in SETTINGS},
+        tasks=tuple(_stored(run, task, hashes.get(name, "")) for name, task in scores.tasks.items()),
+        crosscoder=_crosscoder(run),
+        noise=noise[1] if noise is not None else (),
+        noise_rule=noise[0] if noise is not None else None,
+    )
+
+
+def category_contributions(run: FinishedRun, task: str) -> dict[str, tuple[float, Interval | None]]:
+    """By category, what its latents contribute to a task's gap, written and read together.
+
+    The interval is the part's own; `None` where two parts are added.
+    """
+    row = run.rows.get(task)
+    parts: dict[str, list[tuple[float, Interval]]] = {}
+    for part in row.components if row is not None else ():
+        if part.kind == "latents" and part.category is not None:
+            parts.setdefault(part.category, []).append((part.contribution, part.interval))
+    return {
+        name: (sum(value for value, _ in found), found[0][1] if len(found) == 1 else None)
+        for name, found in parts.items()
+    }
+
+
+def label_hash(run: FinishedRun) -> str:
+    """A hash of which latent has which category."""
+    labels = sorted((latent.index, latent.category) for latent in run.report.latents)
+    return hashlib.sha256(json.dumps(labels, ensure_ascii=False).encode()).hexdigest()[:16]
+
+
+def specific_counts(run: FinishedRun) -> dict[str, dict[str, int]]:
+    """By category and side, how many latents are specific to it."""
+    found: dict[str, dict[str, int]] = {}
+    for latent in run.report.latents:
+        counts = found.setdefault(latent.category, {"baseline": 0, "candidate": 0})
+        for side in counts:
+            counts[side] += latent.status == f"{side}-specific"
+    return found
+
+
+def _crosscoder(run: FinishedRun) -> StoredCrosscoder | None:
+    found = crosscoder_fingerprint(run.folder)
+    if found is None or not run.report.quality:
+        return None
+    quality = run.report.quality[0]
+    return StoredCrosscoder(
+        fingerprint=found,
+        location=str(run.folder / "crosscoder"),
+        layer=run.report.run.layer,
+        n_latents=quality.n_latents,
+        explained_variance=quality.explained_variance,
+        n_specific=specific_counts(run),
+        names=label_hash(run),
+    )
+
+
+def _stored(run: FinishedRun, task: TaskScores, task_hash: str) -> StoredTask:
+    row = run.rows.get(task.name)
+    contributions = category_contributions(run, task.name)
+    left_out = dict(task.left_out)
+    metrics = []
+    for name, found in task.columns.items():
+        if found.kind == "texts":
+            left_out[name] = "it is made of texts, which a baseline file does not hold"
+            continue
+        key = task.metrics[name]
+        metrics.append(
+            StoredMetric(
+                metric=key.metric, filter=key.filter, higher_is_better=key.higher_is_better, score=found.score,
+                kind=found.kind, span=found.span, columns=tuple(pack_numbers(found.values_NC)),
+            )
+        )  # fmt: skip
+    return StoredTask(
+        task=task.name, version=task.version, hash=task_hash, first=task.first, n=task.n,
+        documents=pack_hashes(task.documents), asked=pack_hashes(task.asked), cluster=task.cluster,
+        clusters=None if task.clusters is None else pack_numbers(_codes(task.clusters))[0],
+        metrics=tuple(metrics), left_out=left_out,
+        unit=row.surrogate.unit if row is not None and row.surrogate is not None else None,
+        contributions=tuple(
+            StoredContribution(category=name, contribution=value, interval=interval)
+            for name, (value, interval) in contributions.items()
+        ),
+    )  # fmt: skip
+
+
+def _codes(clusters: tuple[str, ...]) -> np.ndarray:
+    """A number a cluster, in order of first use."""
+    numbers = {name: i for i, name in enumerate(dict.fromkeys(clusters))}
+    return np.array([[numbers[name]] for name in clusters], dtype=np.float64)
