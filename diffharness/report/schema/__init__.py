@@ -14,6 +14,7 @@ from diffharness.report.schema.base import Histogram, Interval, LatentStatus, Mo
 from diffharness.report.schema.claims import Claim, RandomEffects
 from diffharness.report.schema.crosscoder import CrosscoderQuality, DecoderPair, SpliceLoss, Stability
 from diffharness.report.schema.depth import HALF, DepthProfile, LayerDepth, carried_together
+from diffharness.report.schema.documents import FlippedDocument, OtherFlips, TaskDocuments, TokenColumn, TokenSegment
 from diffharness.report.schema.flips import FlipExample, FlipKind, FlipKinds, PositionShift
 from diffharness.report.schema.latents import (
     Association,
@@ -57,6 +58,7 @@ __all__ = [
     "FlipExample",
     "FlipKind",
     "FlipKinds",
+    "FlippedDocument",
     "Histogram",
     "Interval",
     "Latent",
@@ -66,6 +68,7 @@ __all__ = [
     "Model",
     "ModelInfo",
     "Neighbour",
+    "OtherFlips",
     "PositionShift",
     "Promoted",
     "Provenance",
@@ -82,7 +85,10 @@ __all__ = [
     "Stability",
     "Surrogate",
     "Task",
+    "TaskDocuments",
     "TaskVerdict",
+    "TokenColumn",
+    "TokenSegment",
     "Use",
     "Validation",
     "carried_together",
@@ -176,6 +182,8 @@ class Report(Model):
     """What undoing each clear contribution does, beside random sets of latents."""
     flips: tuple[FlipKinds, ...] = ()
     """A task each: its documents whose score changed, by what their answers show."""
+    documents: tuple[TaskDocuments, ...] = ()
+    """A task with a gap each: documents whose score changed, down to their tokens."""
     validation: Validation
     provenance: Provenance
 
