@@ -5,28 +5,16 @@ Strings from outside reach rich only as `Text`, Markdown escaped, and HTML throu
 
 from __future__ import annotations
 
-import base64
-import hashlib
-from importlib import resources
 from pathlib import Path
 
 from rich.console import Console
 from rich.text import Text
 
 from diffharness.report.markup import Page, escape
-from diffharness.report.numbers import count, interval, percent, plain, signed
+from diffharness.report.numbers import count, percent, plain
 from diffharness.report.schema.matrix import Matrix, MatrixCandidate
-from diffharness.report.side_by_side import (
-    DECIDED,
-    add_parts,
-    add_scores,
-    print_parts,
-    print_scores,
-    score_rows,
-    sum_words,
-    unit_tables,
-    verdict_words,
-)
+from diffharness.report.side_by_side import add_parts, add_scores, print_parts, print_scores
+from diffharness.report.static_page import render_page
 from diffharness.report.text import brief, clean
 
 
@@ -102,32 +90,13 @@ def render_markdown(matrix: Matrix) -> str:
 
 def render_html(matrix: Matrix) -> str:
     """One page: no script, no request, every string from outside escaped."""
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
-    from markupsafe import Markup
-
-    folder = resources.files("diffharness.report") / "templates"
-    environment = Environment(
-        loader=FileSystemLoader(str(folder)),
-        autoescape=True,
-        undefined=StrictUndefined,
-        finalize=lambda value: clean(value) if isinstance(value, str) and not isinstance(value, Markup) else value,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters.update(signed=signed, plain=plain, percent=percent, interval=interval, brief=brief)
-    style = (folder / "report.css").read_text(encoding="utf-8")
-    return environment.get_template("matrix.html.jinja").render(
+    return render_page(
+        "matrix.html.jinja",
+        matrix,
         matrix=matrix,
-        style=Markup(style),
-        style_hash=base64.b64encode(hashlib.sha256(style.encode()).digest()).decode(),
         heading=headline(matrix),
-        score_rows=score_rows(matrix),
-        unit_tables=unit_tables(matrix),
         remarks=remarks(matrix),
         quality=[(c, quality_sentence(matrix, c)) for c in matrix.candidates],
-        verdict_words=verdict_words,
-        sum_words=sum_words,
-        decided=DECIDED,
     )
 
 

@@ -11,9 +11,10 @@ from rich.console import Console
 
 from diffharness.assembly.matrix import matrix
 from diffharness.report.markup import LIMIT_BYTES
-from diffharness.report.matrix import print_matrix, render_html, render_markdown, unit_tables, write_matrix
+from diffharness.report.matrix import print_matrix, render_html, render_markdown, write_matrix
 from diffharness.report.numbers import signed
 from diffharness.report.schema.matrix import Matrix
+from diffharness.report.side_by_side import unit_tables
 from tests.report.example import example_report, hostile_report
 
 QUALITY = {"n_latents": 64, "l0": 8.0, "explained_variance": {"baseline": 0.9, "candidate-c0": 0.8}}
