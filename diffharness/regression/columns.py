@@ -6,16 +6,17 @@ Legend: N documents, C numbers a document.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
 
 from diffharness.evaluation.corpus_metrics import count
-from diffharness.evaluation.measures import Means, Measure, Ratios, Whole, measure
+from diffharness.evaluation.measures import Means, Ratios, measure
 from diffharness.evaluation.scores import DocumentScore, MetricKey
 
+Aggregate = Literal["mean", "ratio", "exponential ratio"] | Callable[[np.ndarray], np.ndarray]
 Kind = Literal["mean", "ratio", "exponential ratio", "labels", "texts"]
 _LABELLED = ("f1", "mcc")
 
@@ -81,34 +82,39 @@ def column(metric: MetricKey, documents: Sequence[DocumentScore], score: float) 
     return Column("texts", np.empty((0, 0)), score, None, tuple(raw))
 
 
-def paired_measure(metric: MetricKey, base: Column, cand: Column) -> Measure | str:
-    """Both sides' columns of the same documents, ready for a test; or why they can not be."""
+@dataclass(frozen=True)
+class Paired:
+    """One metric of the same documents on both sides."""
+
+    baseline: np.ndarray
+    """(N,) of a mean, else (N, C)."""
+    candidate: np.ndarray
+    aggregate: Aggregate
+    span: float | None
+
+
+def paired(metric: str, base: Column, cand: Column) -> Paired | str:
+    """Both sides' columns of the same documents, or why they do not go together.
+
+    Args:
+        metric: lm-eval's name.
+        base: one side.
+        cand: the other, the same documents in the same order.
+    """
     if base.kind != cand.kind:
-        return f"it is a {base.kind} on one side and a {cand.kind} on the other"
+        return f"it is made of {base.kind} on one side and of {cand.kind} on the other"
     if base.kind == "mean":
-        spans = [side.span for side in (base, cand) if side.span is not None]
-        return Means(base.values_NC[:, 0], cand.values_NC[:, 0], max(spans) if len(spans) == 2 else None)
-    if base.kind in ("ratio", "exponential ratio"):
-        return Ratios(base.values_NC, cand.values_NC, np.exp if base.kind == "exponential ratio" else None)
+        both = base.span is not None and cand.span is not None
+        span = max(base.span or 0.0, cand.span or 0.0) if both else None
+        return Paired(base.values_NC[:, 0], cand.values_NC[:, 0], "mean", span)
+    if base.kind == "ratio" or base.kind == "exponential ratio":
+        return Paired(base.values_NC, cand.values_NC, base.kind, None)
     raw = [list(side.pairs) if side.kind == "texts" else _label_pairs(side) for side in (base, cand)]
     whole = all(math.isfinite(side.score) for side in (base, cand))
-    counts = count(metric.metric, raw, [base.score, cand.score] if whole else None)
+    counts = count(metric, raw, [base.score, cand.score] if whole else None)
     if counts is None:
-        return "its counts do not give lm-eval's score"
-    made = tuple(float(side.resampled(np.ones((1, len(side.counts_NC))))[0]) for side in counts)
-    return Whole((raw[0], raw[1]), (made[0], made[1]), _never, counts)
-
-
-def score_of(measure: Measure) -> tuple[float, float]:
-    """Both sides' scores on the documents of a measure."""
-    if isinstance(measure, Means):
-        return float(measure.base_N.mean()), float(measure.cand_N.mean())
-    if isinstance(measure, Whole):
-        return measure.scores
-    sums = [side.sum(axis=0) for side in (measure.base_N2, measure.cand_N2)]
-    ratios = [side[0] / side[1] for side in sums]
-    made = ratios if measure.transform is None else [float(measure.transform(np.asarray(r))) for r in ratios]
-    return float(made[0]), float(made[1])
+        return "counts of its documents do not give lm-eval's score"
+    return Paired(counts[0].counts_NC, counts[1].counts_NC, counts[0].score, None)
 
 
 def _label_pairs(side: Column) -> list[Any]:
