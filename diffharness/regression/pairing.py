@@ -91,8 +91,8 @@ def _pair(there: TaskScores, here: TaskScores, settings: str, *, intersect: bool
     if n_gone or n_new or otherwise:
         asked = f", {len(otherwise)} that were asked otherwise" if otherwise else ""
         note = (
-            f"{there.name}: {len(matched)} documents compared; left out were {n_gone} of {source} alone, {n_new} of the "
-            f"run alone{asked}"
+            f"{there.name}: {len(matched)} documents compared; left out were {n_gone} of {source} alone, {n_new} of "
+            f"the run alone{asked}"
         )
     order = sorted(matched)
     return Pairs(tuple(matched[j] for j in order), tuple(order), note)

@@ -98,7 +98,7 @@ def _scores(task: MadeUpTask) -> tuple[float, float]:
 
 def _info(task: MadeUpTask, side: str) -> dict[str, Any]:
     return {
-        "name": task.name, "output_type": "multiple_choice", "categories": [], "version": task.version, "hash": "0" * 16,
+        "name": task.name, "output_type": "multiple_choice", "categories": [], "version": task.version, "hash": "",
         "metrics": [{"metric": task.metric, "filter": "none", "higher_is_better": task.higher_is_better}],
         "scores": {f"{task.metric},none": _scores(task)[side == "candidate"]},
     }  # fmt: skip

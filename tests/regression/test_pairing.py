@@ -49,7 +49,7 @@ def test_the_same_documents_are_paired_whatever_their_order(tmp_path: Path) -> N
 )
 def test_what_changed_is_refused_by_name(tmp_path: Path, changed: dict[str, object], said: str) -> None:
     """Version, documents, prompts, or the task itself."""
-    found = pair(scores(tmp_path / "a", TASK), scores(tmp_path / "b", replace(TASK, **changed)))  # pyright: ignore[reportArgumentType]
+    found = pair(scores(tmp_path / "a", TASK), scores(tmp_path / "b", replace(TASK, **changed)))
     assert isinstance(found, Refused)
     assert said in found.sentence
 
