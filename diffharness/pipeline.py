@@ -267,6 +267,14 @@ class Run:
         work = lambda folder, report: stages.flips(self, folder, report)  # noqa: E731
         return self.stage("flips", "sort the answers that changed", made_from, work)
 
+    def documents(self) -> Stage:
+        """Flipped documents of the tasks with a gap, token by token."""
+        from diffharness import stages
+
+        made_from = [self.account().fingerprint, self.config.smallest_effect]
+        work = lambda folder, report: stages.documents(self, folder, report)  # noqa: E731
+        return self.stage("documents", "find the tokens behind the answers that changed", made_from, work)
+
     def shapley(self) -> Stage:
         """The categories' Shapley values on the real metric."""
         from diffharness import stages
@@ -290,6 +298,7 @@ class Run:
                 self.controls().fingerprint if self.config.controls else None,
                 self.shapley().fingerprint if self.config.shapley != "none" else None,
                 self.claims().fingerprint if self.config.random_sets else None,
+                self.documents().fingerprint,
             ]
         else:
             made_from += [self.comparison().fingerprint, self.validity().fingerprint]

@@ -30,7 +30,7 @@ from tests.tiny import ONLY_ACCOUNT, WORDS, tokenizer, write_jsonl, write_taxono
 
 EVERY = [
     "evaluate baseline", "evaluate candidate", "compare", "validate", "depth", "harvest", "train baseline-candidate",
-    "latents baseline-candidate", "account", "checks", "controls", "shapley", "claims", "flips", "report",
+    "latents baseline-candidate", "account", "checks", "controls", "shapley", "claims", "documents", "flips", "report",
 ]  # fmt: skip
 FROM_TRAIN, FROM_LATENTS, FROM_ACCOUNT = EVERY[6:], EVERY[7:], EVERY[8:]
 WITHOUT_TRIALS = [s for s in EVERY if s not in ("controls", "shapley", "claims")]
@@ -69,7 +69,7 @@ print([m for m in ("torch", "lm_eval", "transformers", "nnsight", "datasets") if
 @pytest.mark.parametrize(
     ("changes", "expected"),
     [
-        ({"smallest_effect": 0.3}, ["checks", "controls", "shapley", "claims", "report"]),
+        ({"smallest_effect": 0.3}, ["checks", "controls", "shapley", "claims", "documents", "report"]),
         ({"latents": 24}, FROM_TRAIN),
         ({"k": 5}, FROM_TRAIN),
         ({"seeds": 2}, FROM_TRAIN),

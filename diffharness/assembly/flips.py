@@ -104,15 +104,7 @@ def flip_kinds(
         contributions: the account; empty where there is none.
         rng: deals the sides for the places' test.
     """
-    shifts = {task.task: shift for task in tasks if (shift := _shift(task, rng)) is not None}
-    q_values = benjamini_hochberg([shift.p_value for shift in shifts.values()])
-    positions = {
-        name: schema.PositionShift(
-            position=shift.position, n=shift.n, baseline=shift.baseline, candidate=shift.candidate, right=shift.right,
-            p_value=shift.p_value, q_value=float(q), moved=bool(q < SIGNIFICANT),
-        )
-        for (name, shift), q in zip(shifts.items(), q_values, strict=True)
-    }  # fmt: skip
+    shifts, positions = _positions(tasks, rng)
     found = []
     for task in tasks:
         if task.output_type == "generate_until":
@@ -126,22 +118,62 @@ def flip_kinds(
     return found
 
 
+def document_kinds(tasks: Sequence[Scored], rng: np.random.Generator) -> dict[str, dict[int, FlipKindName]]:
+    """By task and document, the kind of every flip that has one; arguments as those of `flip_kinds`."""
+    shifts, positions = _positions(tasks, rng)
+    found: dict[str, dict[int, FlipKindName]] = {}
+    for task in tasks:
+        if task.output_type == "generate_until":
+            found[task.task] = _answer_kinds(task)[0] if _has_responses(task) else {}
+        else:
+            moved = task.task in positions and positions[task.task].moved
+            kinds, evidence = _place_kinds(task, shifts[task.task]) if moved else ({}, {})
+            found[task.task] = kinds if evidence else {}
+    return found
+
+
+def _positions(
+    tasks: Sequence[Scored], rng: np.random.Generator
+) -> tuple[dict[str, PositionShift], dict[str, schema.PositionShift]]:
+    """By task of multiple choice, where answers moved to, and the same with its q-value over all such tasks."""
+    shifts = {task.task: shift for task in tasks if (shift := _shift(task, rng)) is not None}
+    q_values = benjamini_hochberg([shift.p_value for shift in shifts.values()])
+    positions = {
+        name: schema.PositionShift(
+            position=shift.position, n=shift.n, baseline=shift.baseline, candidate=shift.candidate, right=shift.right,
+            p_value=shift.p_value, q_value=float(q), moved=bool(q < SIGNIFICANT),
+        )
+        for (name, shift), q in zip(shifts.items(), q_values, strict=True)
+    }  # fmt: skip
+    return shifts, positions
+
+
 def _generated(task: Scored, contributions: Contributions) -> schema.FlipKinds:
     """A task whose answers are free text."""
+    if not _has_responses(task):
+        return _summary(task, (), _NO_RESPONSE)
+    kinds, evidence = _answer_kinds(task)
+    documents = [*task.baseline.values(), *task.candidate.values()]
+    notes = [_UNKNOWN_END] if any(document.stopped is None for document in documents) else []
+    notes += [_REPEATED] if task.is_repeated else []
+    return _summary(task, _kinds(task, kinds, evidence, contributions), "; ".join(notes) or None)
+
+
+def _has_responses(task: Scored) -> bool:
+    return all(d.response is not None for d in (*task.baseline.values(), *task.candidate.values()))
+
+
+def _answer_kinds(task: Scored) -> tuple[dict[int, FlipKindName], dict[int, tuple[str, ...]]]:
+    """By document, the kind of its flip and what the answer shows."""
     from diffharness.evaluation.flips import flips
 
-    documents = [*task.baseline.values(), *task.candidate.values()]
-    if any(document.response is None for document in documents):
-        return _summary(task, (), _NO_RESPONSE)
     found = flips(task.baseline, task.candidate, task.values, higher_is_better=task.metric.higher_is_better)
     kinds: dict[int, FlipKindName] = {flip.doc_id: flip.kind for flip in found}
     evidence = {
         flip.doc_id: tuple(f"{s.kind}: {s.evidence}" for s in sorted(flip.signs, key=lambda s: s.kind != flip.kind))
         for flip in found
     }
-    notes = [_UNKNOWN_END] if any(document.stopped is None for document in documents) else []
-    notes += [_REPEATED] if task.is_repeated else []
-    return _summary(task, _kinds(task, kinds, evidence, contributions), "; ".join(notes) or None)
+    return kinds, evidence
 
 
 def _shift(task: Scored, rng: np.random.Generator) -> PositionShift | None:
@@ -156,6 +188,12 @@ def _shift(task: Scored, rng: np.random.Generator) -> PositionShift | None:
 
 def _by_position(task: Scored, shift: PositionShift, contributions: Contributions) -> tuple[schema.FlipKind, ...]:
     """The flips to a place that is answered too often, and the rest."""
+    kinds, evidence = _place_kinds(task, shift)
+    return _kinds(task, kinds, evidence, contributions) if evidence else ()
+
+
+def _place_kinds(task: Scored, shift: PositionShift) -> tuple[dict[int, FlipKindName], dict[int, tuple[str, ...]]]:
+    """By document, whether the shift may have made its flip, and from which choice to which."""
     from diffharness.evaluation.positions import at_the_position
 
     lost = {i: is_loss for i, is_loss in task.lost.items() if i in task.places}
@@ -163,7 +201,7 @@ def _by_position(task: Scored, shift: PositionShift, contributions: Contribution
     there = at_the_position(shift, lost, base, cand)
     kinds: dict[int, FlipKindName] = {i: "position" if i in there else "answer differs" for i in task.lost}
     evidence = {i: (f"position: choice {base[i] + 1} before, choice {cand[i] + 1} now",) for i in there}
-    return _kinds(task, kinds, evidence, contributions) if there else ()
+    return kinds, evidence
 
 
 def _kinds(

@@ -74,6 +74,7 @@ def report(run: Run) -> schema.Report:
         corpus=mechanism.corpus,
         claims=mechanism.claims,
         flips=tuple(schema.FlipKinds.model_validate(row) for row in run.read_json(run.flips(), "flips.json")),
+        documents=mechanism.documents,
         validation=schema.Validation(
             completeness=mechanism.completeness,
             replay=tuple(schema.ReplayCheck.model_validate(check) for check in validity["checks"]),
@@ -112,6 +113,7 @@ class _Mechanism:
     changed: schema.ChangedUse | None = None
     corpus: tuple[schema.CorpusSource, ...] = ()
     claims: tuple[schema.Claim, ...] = ()
+    documents: tuple[schema.TaskDocuments, ...] = ()
     completeness: schema.Completeness | None = None
     controls: tuple[schema.Control, ...] = ()
 
@@ -148,6 +150,9 @@ def _mechanism(run: Run, rows: Sequence[Mapping[str, Any]]) -> _Mechanism:
         latents=latents,
         corpus=tuple(schema.CorpusSource.model_validate(source) for source in corpus["sources"]),
         claims=claims(run, account["tasks"], rows),
+        documents=tuple(
+            schema.TaskDocuments.model_validate(row) for row in run.read_json(run.documents(), "documents.json")
+        ),
         completeness=schema.Completeness.model_validate(completeness) if completeness else None,
         controls=tuple(schema.Control.model_validate(c) for c in tried["controls"]),
     )

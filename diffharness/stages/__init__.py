@@ -7,6 +7,7 @@ from diffharness.stages.ablation import ablation
 from diffharness.stages.claims import claims
 from diffharness.stages.depth import depth
 from diffharness.stages.dictionary import load, train
+from diffharness.stages.documents import documents
 from diffharness.stages.explanation import account, check, control, report
 from diffharness.stages.flips import flips
 from diffharness.stages.latents import describe_latents
@@ -24,6 +25,7 @@ __all__ = [
     "control",
     "depth",
     "describe_latents",
+    "documents",
     "evaluate",
     "flips",
     "harvest",

@@ -20,17 +20,23 @@ def flips(run: Run, folder: Path, progress: Progress) -> None:
     """Sort every task's flips, and set them beside the account where there is one."""
     from diffharness.assembly.flips import Contributions, flip_kinds
 
+    tasks = scored_tasks(run, progress)
+    account = Contributions({}, {})
+    if run.withheld is None:
+        account = Contributions.load(run.account().folder / "contributions.parquet")
+    found = flip_kinds(tasks, account, np.random.default_rng(run.config.seed))
+    write_json(folder / "flips.json", [row.model_dump(mode="json") for row in found])
+
+
+def scored_tasks(run: Run, progress: Progress) -> list[Scored]:
+    """All tasks' documents with their scores on the primary metric."""
     evaluations = run.load_evaluation("baseline"), run.load_evaluation("candidate")
     gaps = {row["task"]: row["gap"] for row in read_rows(run) if row["is_primary"]}
     tasks = []
     for done, info in enumerate(evaluations[0].tasks):
         tasks.append(_scored(run, info, evaluations, gaps[info.name]))
         progress(done + 1, len(evaluations[0].tasks))
-    account = Contributions({}, {})
-    if run.withheld is None:
-        account = Contributions.load(run.account().folder / "contributions.parquet")
-    found = flip_kinds(tasks, account, np.random.default_rng(run.config.seed))
-    write_json(folder / "flips.json", [row.model_dump(mode="json") for row in found])
+    return tasks
 
 
 def _scored(run: Run, info: TaskInfo, evaluations: tuple[Evaluation, Evaluation], gap: float) -> Scored:

@@ -111,7 +111,7 @@ def test_labels_that_changed_rename_the_latents(again, ran, tmp_path, name):
     assert ran == []
     labels(tmp_path, "4,night", header="latent,category", name=name)
     assert set(named(again(annotator=spec, **ONLY_ACCOUNT))) == {4}
-    assert ran == ["latents baseline-candidate", "account", "checks", "flips", "report"]
+    assert ran == ["latents baseline-candidate", "account", "checks", "documents", "flips", "report"]
 
 
 def test_a_language_model_names_as_many_latents_as_it_may(again, server):
@@ -306,7 +306,7 @@ def test_builtin_probes_with_a_taxonomy_of_ones_own_need_names_in_common(refused
 
 def test_without_probes_the_builtin_ones_name(again, ran):
     report = again(probes=None, taxonomy=None, **ONLY_ACCOUNT)
-    assert ran == ["latents baseline-candidate", "account", "checks", "flips", "report"]
+    assert ran == ["latents baseline-candidate", "account", "checks", "documents", "flips", "report"]
     assert any("built-in English probes" in note for note in report.run.notes)
     judged = [latent.evidence for latent in report.latents if latent.evidence.best is not None]
     assert judged
