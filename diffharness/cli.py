@@ -9,10 +9,13 @@ from typing import Any
 import click
 
 from diffharness import __version__, defaults
+from diffharness.cli_compare import compare
 from diffharness.cli_crosscoder import crosscoder
+from diffharness.cli_gate import bless, check
 from diffharness.cli_layers import layers
 from diffharness.cli_matrix import matrix
 from diffharness.cli_options import make_console, quiet_libraries, run_config, run_options
+from diffharness.cli_report import report, schema
 from diffharness.errors import DiffharnessError, RunError, UsageError
 
 
@@ -99,11 +102,11 @@ def demo(**options: Any) -> None:
 def _run(config: Any, command: str | None = None) -> None:
     quiet_libraries()
     from diffharness.pipeline import run
-    from diffharness.report.terminal import print_report
+    from diffharness.report.terminal_summary import print_summary
 
     console = make_console()
     report = run(config, console=console, command=command)
-    print_report(report, make_console(out=True), folder=config.output)
+    print_summary(report, make_console(out=True), folder=config.output)
 
 
 @main.command()
@@ -119,37 +122,6 @@ def init(file: Path) -> None:
     except OSError as error:
         raise UsageError(f"{file} can not be written ({error.strerror}); name another file") from error
     click.echo(f"wrote {file}; edit it, then: diffharness run --config {file}")
-
-
-@main.command()
-@click.argument("folder", type=click.Path(path_type=Path), metavar="RUN")
-def report(folder: Path) -> None:
-    """Print the report of the run in folder RUN, and write its Markdown and HTML again."""
-    from diffharness.report.terminal import print_report
-    from diffharness.report.writer import write_report
-
-    found = load_report(folder)
-    write_report(found, folder if folder.is_dir() else folder.parent)
-    print_report(found, make_console(out=True), folder=folder)
-
-
-def load_report(folder: Path) -> Any:
-    """The report of a run.
-
-    Raises:
-        UsageError: there is none, or it is not one.
-    """
-    from pydantic import ValidationError
-
-    from diffharness.report.schema import Report
-
-    try:
-        return Report.load(folder)
-    except OSError as error:
-        raise UsageError(f"{folder} holds no report.json; give the --output folder of a finished run") from error
-    except ValidationError as error:
-        first = error.errors()[0]
-        raise UsageError(f"{folder} holds no report of this version: {first['msg']}; run it again") from error
 
 
 @main.command()
@@ -170,16 +142,6 @@ def activations(folder: Path) -> None:
         raise RunError(f"{len(found.problems)} of {found.n_shards} shards are damaged; {found.remedy}")
 
 
-@main.command()
-def schema() -> None:
-    """Print the JSON Schema of report.json."""
-    import json
-
-    from diffharness.report.schema import Report
-
-    click.echo(json.dumps(Report.model_json_schema(), indent=2, ensure_ascii=False))
-
-
 @main.command(
     "lm-eval",
     context_settings={"ignore_unknown_options": True, "help_option_names": []},
@@ -197,9 +159,14 @@ def lm_eval(arguments: tuple[str, ...]) -> None:
     record_command_line(arguments)
 
 
+main.add_command(compare)
 main.add_command(layers)
 main.add_command(matrix)
+main.add_command(report)
+main.add_command(schema)
 main.add_command(crosscoder)
+main.add_command(bless)
+main.add_command(check)
 
 if __name__ == "__main__":
     main()

@@ -1,4 +1,4 @@
-"""The report on a terminal: the verdict, the leaderboard and why, in about a screen.
+"""The whole report on a terminal; `terminal_summary` is a screen of it.
 
 Strings from outside reach rich only as `Text`, so that no markup in them is obeyed, and without control
 characters, so that none of them moves the cursor.
@@ -38,8 +38,8 @@ _LONGEST_VERDICT = "? inconclusive"
 
 
 def print_report(report: Report, console: Console, folder: Path | None = None) -> None:
-    """Print the report's summary; `folder` is where its files lie, if they were written."""
-    for part in (_head(report), _leaderboard(report, console.width), terminal_why(report, console.width)):
+    """Print all sections; `folder` is where the files lie, if they were written."""
+    for part in (head(report), leaderboard(report, console.width), _notes(report), terminal_why(report, console.width)):
         console.print(part)
     if (ablated := terminal_ablated(report)) is not None:
         console.print(ablated)
@@ -50,7 +50,8 @@ def print_report(report: Report, console: Console, folder: Path | None = None) -
         console.print(_files(folder))
 
 
-def _head(report: Report) -> RenderableType:
+def head(report: Report) -> RenderableType:
+    """The verdict in a sentence, the models, and what speaks against all that follows."""
     names = {m.side: brief(m.name, 40) for m in report.models}
     models = f"{names.get('baseline', 'baseline')} → {names.get('candidate', 'candidate')}"
     where = f"layer {report.run.layer} of {report.run.n_layers}"
@@ -61,9 +62,9 @@ def _head(report: Report) -> RenderableType:
     return Group(*lines, Text(""))
 
 
-def _leaderboard(report: Report, width: int) -> RenderableType:
-    """The table of tasks; only the names of tasks give way on a narrow terminal, never a number."""
-    tasks = shown(report)
+def leaderboard(report: Report, width: int, most: int | None = None) -> Table:
+    """The table of tasks, the first `most` of them; only names give way on a narrow terminal, never a number."""
+    tasks = shown(report)[:most]
     start = _common_start(tasks)
     wide = width >= _WIDE
     names = ("n", "baseline", "candidate", "gap", "interval") if wide else ("n", "base", "cand", "gap", "interval")
@@ -86,11 +87,16 @@ def _leaderboard(report: Report, width: int) -> RenderableType:
         if wide:
             cells.append(Text(brief(task.metric, metric)))
         table.add_row(*cells, *map(Text, numbers), verdict)
-    others = len(report.tasks) - len(tasks)
+    return table
+
+
+def _notes(report: Report) -> RenderableType:
+    """Below the leaderboard: what to know of its rows, and how many are not in it."""
+    others = len(report.tasks) - len(shown(report))
     below = [clean(words) for words in (settling_sentence(report), approximate_sentence(report)) if words is not None]
     if others > 0:
-        below.append(f"and {others} rows of the tasks' other metrics, in the report")
-    return Group(table, *(Text(words, style="dim") for words in below))
+        below.append(f"and {others} {'row' if others == 1 else 'rows'} of the tasks' other metrics, in the report")
+    return Group(*(Text(words, style="dim") for words in below))
 
 
 def _common_start(tasks: tuple[Task, ...]) -> int:

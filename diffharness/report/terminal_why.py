@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from rich.console import Group, RenderableType
 from rich.padding import Padding
 from rich.table import Table
@@ -11,9 +13,9 @@ from diffharness.report.claims import terminal_claims
 from diffharness.report.depth import depth_sentence
 from diffharness.report.flips import terminal_line
 from diffharness.report.numbers import percent, signed
-from diffharness.report.schema import Component, Report, Task
+from diffharness.report.schema import Claim, Component, Report, Task
 from diffharness.report.shapley import agreement_sentence, terminal_shapley
-from diffharness.report.text import brief, brief_label, clean
+from diffharness.report.text import brief, brief_label, clean, squeeze
 from diffharness.report.view import by_severity, is_explained, is_real, label, ordered, primary
 from diffharness.report.words import account_sentence, check_word
 
@@ -25,6 +27,7 @@ _SMALLEST_BAR = 0.1
 """Of the largest one."""
 _BAR_CELLS = 12
 _NAME_CELLS = 24
+_WIDE = 100
 
 
 def heading(words: str) -> Text:
@@ -41,7 +44,7 @@ def terminal_why(report: Report, width: int) -> RenderableType:
     if not real:
         return Group(*lines, Text("There is no gap to explain."))
     for task in real[:_MOST_DRAWN]:
-        lines += _drawn(report, task, width)
+        lines += _explained(report, task, width)
     lines += [_told(task, width) for task in real[_MOST_DRAWN:_MOST_WHY]]
     if len(real) > _MOST_WHY:
         lines.append(Text(f"… and {len(real) - _MOST_WHY} more tasks with a gap, in the report.", style="dim"))
@@ -52,16 +55,20 @@ def terminal_why(report: Report, width: int) -> RenderableType:
     return Group(*lines)
 
 
-def _drawn(report: Report, task: Task, width: int) -> list[RenderableType]:
+def _explained(report: Report, task: Task, width: int) -> list[RenderableType]:
+    """A task drawn, with its Shapley values and what its changed answers show."""
+    said = [words for words in (terminal_shapley(report, task), terminal_line(report, task)) if words is not None]
+    below = [Padding(Text(brief(words, 2 * width), style="dim"), (0, 0, 0, 2)) for words in said]
+    return [*drawn(task, width, report.claims), *below]
+
+
+def drawn(task: Task, width: int, claims: Sequence[Claim] = ()) -> list[RenderableType]:
     """A task with its largest parts, or why they say nothing."""
-    line = _gap(task)
+    line = _gap(task, max(24, width - 48))
     if is_explained(task) and task.surrogate is not None:
         line.append(f"; {signed(task.surrogate.gap)} in the surrogate, of which", style="dim")
-        lines = [line, Padding(_bars(task), (0, 0, 0, 2))]
-    else:
-        lines = [line, Padding(Text(brief(account_sentence(task, report.claims), 5 * width)), (0, 0, 0, 2))]
-    said = [words for words in (terminal_shapley(report, task), terminal_line(report, task)) if words is not None]
-    return [*lines, *(Padding(Text(brief(words, 2 * width), style="dim"), (0, 0, 0, 2)) for words in said)]
+        return [line, Padding(_bars(task, width), (0, 0, 0, 2))]
+    return [line, Padding(Text(brief(account_sentence(task, claims), 5 * width)), (0, 0, 0, 2))]
 
 
 def _told(task: Task, width: int) -> Text:
@@ -71,12 +78,16 @@ def _told(task: Task, width: int) -> Text:
         return line.append(f": {brief(account_sentence(task), 2 * width)}")
     if not task.surrogate.tracks:
         return line.append("; the surrogate does not track it")
-    said = ", ".join(f"{_name(c)} {signed(c.contribution)}" for c in _largest(task))
-    return line.append(f"; of {signed(task.surrogate.gap)}: {said}", style="dim")
+    return line.append(f"; of {signed(task.surrogate.gap)}: {', '.join(part_words(task))}", style="dim")
 
 
-def _gap(task: Task) -> Text:
-    return Text.assemble((brief(task.task, 60), "bold"), f"  {signed(task.gap)} {brief(task.metric, 30)}")
+def part_words(task: Task) -> list[str]:
+    """The largest parts of a gap: `safety −0.353`."""
+    return [f"{_name(c)} {signed(c.contribution)}" for c in _largest(task)]
+
+
+def _gap(task: Task, room: int = 60) -> Text:
+    return Text.assemble((squeeze(task.task, room), "bold"), f"  {signed(task.gap)} {brief(task.metric, 30)}")
 
 
 def _largest(task: Task) -> list[Component]:
@@ -86,7 +97,7 @@ def _largest(task: Task) -> list[Component]:
     return [by_size[0], *(c for c in by_size[1:_MOST_BARS] if abs(c.contribution) >= least)]
 
 
-def _bars(task: Task) -> Table:
+def _bars(task: Task, width: int) -> Table:
     """The largest components of a task, each with a bar, its number and what the exact check says."""
     table = Table.grid(padding=(0, 1))
     table.add_column(no_wrap=True, overflow="ellipsis", width=_NAME_CELLS)
@@ -103,7 +114,7 @@ def _bars(task: Task) -> Table:
             Text(_bar(abs(value) / top), style="cyan" if value >= 0 else "dark_orange"),
             Text(signed(value)),
             Text(percent(component.share)),
-            Text(_check(task, component)),
+            Text(_check(task, component, "exact check" if width >= _WIDE else "check")),
         )
     rest = [c for c in task.components if not any(c is shown for shown in drawn)]
     if rest:
@@ -121,7 +132,7 @@ def _bar(share: float) -> str:
     return "█" * (eighths // 8) + ("", "▏", "▎", "▍", "▌", "▋", "▊", "▉")[eighths % 8]
 
 
-def _check(task: Task, component: Component) -> str:
+def _check(task: Task, component: Component, name: str) -> str:
     if component.ablation is None:
         return ""
-    return f"exact check {signed(component.ablation.change)} {check_word(task, component)}"
+    return f"{name} {signed(component.ablation.change)} {check_word(task, component)}"
