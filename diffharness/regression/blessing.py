@@ -5,10 +5,12 @@ from __future__ import annotations
 import hashlib
 import json
 from datetime import UTC, datetime
+from pathlib import Path
 
 import numpy as np
 
 from diffharness import __version__
+from diffharness.errors import UsageError
 from diffharness.regression.baseline import (
     SETTINGS,
     Baseline,
@@ -18,6 +20,7 @@ from diffharness.regression.baseline import (
     StoredMetric,
     StoredTask,
 )
+from diffharness.regression.noise import Noise
 from diffharness.regression.packing import pack_hashes, pack_numbers
 from diffharness.regression.scores import FinishedRun, TaskScores, crosscoder_fingerprint
 from diffharness.report.schema.base import Interval
@@ -47,6 +50,32 @@ def bless(run: FinishedRun, side: str, noise: tuple[str, tuple[NoiseFloor, ...]]
         noise=noise[1] if noise is not None else (),
         noise_rule=noise[0] if noise is not None else None,
     )
+
+
+def bless_run(folder: Path, output: Path, side: str, noise: Path | None) -> str:
+    """Write the baseline file of a run.
+
+    Returns:
+        What was kept, in a line.
+
+    Raises:
+        UsageError: the run, the A/A run or the file can not be used.
+        RunError: the run is not finished or damaged.
+    """
+    run = FinishedRun.open(folder)
+    found = Noise.load(noise) if noise is not None else None
+    kept = bless(run, side, None if found is None else (found.rule, found.floors))
+    try:
+        kept.save(output)
+    except OSError as error:
+        raise UsageError(f"--output {output} can not be written ({error.strerror}); name another file") from error
+    n = sum(task.n for task in kept.tasks)
+    lost = [f"{task.task} {metric}" for task in kept.tasks for metric in task.left_out]
+    said = f"; not held, so not gated: {', '.join(lost)}" if lost else ""
+    floors = f", with the noise floor of {noise}" if noise is not None else ""
+    size = output.stat().st_size / 1024
+    of = f"{len(kept.tasks)} tasks, {n} documents"
+    return f"wrote {output} ({size:.0f} KiB): the {side} {kept.model}, {of}{floors}{said}"
 
 
 def category_contributions(run: FinishedRun, task: str) -> dict[str, tuple[float, Interval | None]]:
