@@ -9,8 +9,8 @@ from diffharness.report import text
 from diffharness.report.schema import Example, Latent, Report
 from diffharness.report.view import strongest
 
-MOST_LATENTS = 100
-"""Cards on the page; `report.json` has every latent."""
+MOST_LATENTS = 2_000
+"""Latents that the page lists; `report.json` has every one."""
 MOST_TASKS = 10
 """Rows of a card's table of tasks."""
 _SMALLEST_CONTRIBUTION = 0.0005

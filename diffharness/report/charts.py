@@ -12,11 +12,12 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from diffharness.report import svg
 from diffharness.report.depth import depth_sentence
-from diffharness.report.numbers import percent, plain, signed
+from diffharness.report.numbers import interval, percent, plain, signed
 from diffharness.report.schema import HALF, Report, Task, carried_together
 from diffharness.report.text import brief, brief_label
-from diffharness.report.view import Heat, by_severity, heat, is_real, waterfall
+from diffharness.report.view import Heat, Step, by_severity, heat, is_real, ordered, waterfall
 
 if TYPE_CHECKING:
     import altair as alt
@@ -25,13 +26,12 @@ if TYPE_CHECKING:
 
 ADDS = "#2f7fc1"
 TAKES = "#d9730d"
-LIGHT_TEXT, LIGHT_PAGE = "#1f2328", "#ffffff"
-DARK_TEXT, DARK_PAGE = "#e6e8eb", "#0f1216"
 
 MOST_WATERFALLS = 30
 """Tasks drawn; the rest have their tables."""
 DEPTH = "depth"
 """Name of the figure of the layers."""
+_WIDTH = 360
 _MOST_HEAT_ROWS, _MOST_HEAT_COLUMNS = 40, 16
 
 
@@ -88,6 +88,7 @@ def waterfall_chart(task: Task) -> Chart:
             "text": plain(step.end) if step.contribution is None else signed(step.contribution),
             "edge": max(v for v in (step.start, step.end, step.high) if v is not None),
             "next": min(row + 1, len(steps) - 1),
+            "tip": svg.tip(_step_words(task, step), "" if step.row is None else f"c{step.row}"),
         }
         for row, step in enumerate(steps)
     ]
@@ -117,7 +118,21 @@ def waterfall_chart(task: Task) -> Chart:
     numbers = base.mark_text(align="left", dx=7, fontSize=11, color="currentColor").encode(
         alt.X("edge:Q"), y, text="text:N"
     )
-    return _configured(alt.layer(joints, bars, whiskers, totals, numbers, width=360, height={"step": 23}))
+    touched = base.mark_rect(color="transparent").encode(y=y, x=alt.value(0), x2=alt.value(_WIDTH), description="tip:N")
+    return _configured(alt.layer(joints, bars, whiskers, totals, numbers, touched, width=_WIDTH, height={"step": 23}))
+
+
+def _step_words(task: Task, step: Step) -> str:
+    """A bar's exact values, for those who point at it."""
+    name = brief(step.label, 80)
+    if step.contribution is None:
+        return f"{name}: {plain(step.end, 4)}"
+    said = f"{name}: {signed(step.contribution, 4)}"
+    if step.row is None:
+        return said
+    component = ordered(task.components)[step.row]
+    share = "" if component.share is None else f", {percent(component.share)} of the gap"
+    return f"{said} {interval(component.interval, 4)}{share}"
 
 
 def heat_chart(heated: Heat) -> Chart:
@@ -132,6 +147,7 @@ def heat_chart(heated: Heat) -> Chart:
             "shade": 0.62 * abs(heated.shades[row][column]),
             "sign": "takes" if (value or 0) < 0 else "adds",
             "text": signed(value),
+            "tip": svg.tip(_cell_words(tasks[row], categories[column], value), f"h{row}-{column}"),
         }
         for row in range(len(tasks))
         for column, value in enumerate(heated.cells[row][: len(categories)])
@@ -162,7 +178,13 @@ def heat_chart(heated: Heat) -> Chart:
     shade = alt.Opacity("shade:Q", legend=None, scale=alt.Scale(domain=[0, 1], range=[0, 1]))
     squares = base.mark_rect().encode(x, y, color=colour, opacity=shade)
     numbers = base.mark_text(fontSize=11, color="currentColor").encode(x, y, text="text:N")
-    return _configured(alt.layer(squares, numbers, width={"step": 68}, height={"step": 25}))
+    touched = base.mark_rect(color="transparent").encode(x, y, description="tip:N")
+    return _configured(alt.layer(squares, numbers, touched, width={"step": 68}, height={"step": 25}))
+
+
+def _cell_words(task: Task, category: str, value: float | None) -> str:
+    gap = task.surrogate.gap if task.surrogate is not None else None
+    return f"{brief(category, 60)} in {brief(task.task, 60)}: {signed(value, 4)} of {signed(gap, 4)}"
 
 
 def depth_chart(report: Report) -> Chart:
@@ -187,7 +209,15 @@ def depth_chart(report: Report) -> Chart:
     here = alt.Chart(alt.Data(values=[{"layer": report.run.layer}])).mark_rule(color=TAKES, strokeWidth=1.6)
     tasks = alt.Chart(alt.Data(values=thin)).mark_line(color="currentColor", opacity=0.3, strokeWidth=1)
     all_ = alt.Chart(alt.Data(values=rows)).mark_line(color=ADDS, strokeWidth=2.4, point=alt.OverlayMarkDef(color=ADDS))
-    lines = (half.encode(y=y), here.encode(x=x), tasks.encode(x, y, detail="task:N"), all_.encode(x, y))
+    said = [{**row, "tip": svg.tip(f"layer {row['layer']}: {percent(row['share'], 1)} of all gaps")} for row in rows]
+    touched = alt.Chart(alt.Data(values=said)).mark_circle(color="transparent", size=260, opacity=1)
+    lines = (
+        half.encode(y=y),
+        here.encode(x=x),
+        tasks.encode(x, y, detail="task:N"),
+        all_.encode(x, y),
+        touched.encode(x, y, description="tip:N"),
+    )
     return _configured(alt.layer(*lines, width=420, height=180))
 
 
@@ -205,11 +235,7 @@ def _configured(chart: Chart) -> Chart:
         "titleFontWeight": "normal",
         "titlePadding": 8,
     }
-    return (
-        chart.configure(background="transparent", aria=False, font="Helvetica, Arial, sans-serif")
-        .configure_view(stroke=None)
-        .configure_axis(**axis)
-    )
+    return chart.configure(background="transparent", font=svg.FONT).configure_view(stroke=None).configure_axis(**axis)
 
 
 def describe_waterfall(task: Task) -> str:
@@ -244,26 +270,19 @@ def to_svg(chart: Chart) -> str:
     import vl_convert
 
     version = ".".join(alt.SCHEMA_VERSION.lstrip("v").split(".")[:2])
-    svg = vl_convert.vegalite_to_svg(chart.to_dict(), vl_version=version)
-    return re.sub(r' (?:role|aria-[a-z]+)="[^"]*"', "", svg)
+    return svg.lean(vl_convert.vegalite_to_svg(chart.to_dict(), vl_version=version))
 
 
 def standalone(figure: Figure) -> str:
     """The figure as a file: with a background and a text colour of its own, light or dark by system."""
-    style = (
-        f"<style>svg{{color:{LIGHT_TEXT};background:{LIGHT_PAGE}}}"
-        f"@media (prefers-color-scheme:dark){{svg{{color:{DARK_TEXT};background:{DARK_PAGE}}}}}</style>"
-    )
-    return re.sub(r"(<svg[^>]*>)", lambda m: m.group() + style, figure.svg, count=1)
+    return svg.standalone(figure.svg)
 
 
 def to_png(figure: Figure, scale: float = 2.0) -> bytes:
     """The figure as a picture on white."""
     import vl_convert
 
-    svg = figure.svg.replace("currentColor", LIGHT_TEXT)
-    page = f'<rect width="100%" height="100%" fill="{LIGHT_PAGE}"/>'
-    return vl_convert.svg_to_png(re.sub(r"(<svg[^>]*>)", lambda m: m.group() + page, svg, count=1), scale=scale)
+    return vl_convert.svg_to_png(svg.on_white(figure.svg), scale=scale)
 
 
 def _file_stem(task: str, used: set[str]) -> str:

@@ -1,7 +1,7 @@
-"""The report as one HTML file: no script, no request, every string from outside escaped.
+"""The report as one HTML file: one script of its own, no request, every string from outside escaped.
 
 The templates know layout only. What they show is made in `view`, `words`, `numbers` and `charts`; strings pass
-`clean` on their way to the page and are then escaped by jinja.
+`clean` on their way to the page and are then escaped by jinja. The page reads without its script, too.
 """
 
 from __future__ import annotations
@@ -35,12 +35,25 @@ from diffharness.report import (
 )
 from diffharness.report.account_notes import account_notes
 from diffharness.report.charts import DEPTH, MOST_WATERFALLS, Figure, figures
+from diffharness.report.explorer import STATIC_CARDS, Detail, Explorer, explore
 from diffharness.report.glossary import GLOSSARY, anchor
-from diffharness.report.schema import Component, Report, Task
+from diffharness.report.schema import Component, Latent, Report, Task
 from diffharness.report.settling import interval_reason
 
+LIMIT_BYTES = 4_900_000
+"""Of the whole page; what does not fit of the latents is left out, and said so."""
+LEAST_FOR_LATENTS = 600_000
+"""What the latents may take however long the rest is."""
+MOST_OPEN = 12
+"""Tasks that stand open at first."""
+MOST_CHECKED = 6
+"""Exact checks beside a waterfall; the table below it has every one."""
+MOST_LISTED = 40
+"""Tasks in the contents list."""
 MOST_DOCUMENTS = 6
 _MOST_CHARACTERS = 1_200
+_LATENTS_PLACE = Markup('<section id="latents"></section>')
+"""Where the latents go once it is known how much room they have; no string from outside can read like it."""
 
 
 @dataclass(frozen=True)
@@ -56,13 +69,15 @@ def render_html(report: Report, drawn: Iterable[Figure] | None = None) -> str:
     """The whole page. `drawn` are the report's figures where they were drawn already."""
     environment = _environment()
     pictures = tuple(figures(report) if drawn is None else drawn)
-    style = (_templates() / "report.css").read_text(encoding="utf-8")
-    digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
+    style, script = (_templates().joinpath(name).read_text(encoding="utf-8") for name in ("report.css", "report.js"))
     carded = cards.carded(report)
-    return environment.get_template("report.html.jinja").render(
+    page = environment.get_template("report.html.jinja").render(
         report=report,
         style=Markup(style),
-        style_hash=digest,
+        style_hash=_hash(style),
+        script=Markup(script),
+        script_hash=_hash(script),
+        latents_place=_LATENTS_PLACE,
         heading=words.headline(report),
         tally=words.tally(report),
         sentence=partial(words.account_sentence, claims=report.claims),
@@ -77,6 +92,7 @@ def render_html(report: Report, drawn: Iterable[Figure] | None = None) -> str:
         model_rows=quality.model_rows(report.quality),
         tasks=view.by_severity(report.tasks),
         explained_order=sorted(view.by_severity(view.primary(report)), key=lambda task: not view.is_real(task)),
+        task_places=_task_places(report),
         whiskers=_whiskers(report.tasks),
         waterfalls={figure.task: figure for figure in pictures if figure.task is not None},
         heatmap=next((figure for figure in pictures if figure.task is None and figure.name != DEPTH), None),
@@ -84,16 +100,64 @@ def render_html(report: Report, drawn: Iterable[Figure] | None = None) -> str:
         claims_said=claims.claims_sentence(report),
         depth_sentence=_capital(depth.depth_sentence(report)),
         heat=view.heat(report),
-        latents=carded,
         carded={latent.index for latent in carded},
-        has_presence=any(example.baseline for latent in carded for example in latent.examples),
-        n_latents_left=len(report.latents) - len(carded),
         protocols=view.protocols(report),
         changed=view.changed_latents(report),
         n_waterfalls=MOST_WATERFALLS,
         glossary=GLOSSARY,
         config=json.dumps(report.provenance.config, indent=2, ensure_ascii=False, default=str, sort_keys=True),
     )
+    room = max(LEAST_FOR_LATENTS, LIMIT_BYTES - len(page.encode()))
+    return page.replace(_LATENTS_PLACE, _latents_section(environment, report, carded, room), 1)
+
+
+def _latents_section(environment: Environment, report: Report, carded: tuple[Latent, ...], room: int) -> str:
+    """The section of the latents in about `room` bytes: a few cards, a list for readers without script, the data."""
+    shared = {"carded": {latent.index for latent in carded}}
+    shared["m"] = environment.get_template("macros.jinja").make_module(shared)
+    card = environment.get_template("_card.html.jinja")
+
+    def draw(latent: Latent, detail: Detail) -> str:
+        return card.render(j=latent, detail=detail, is_open=False, **shared)
+
+    template = environment.get_template("_latents.html.jinja")
+    shown = () if report.validation.mechanism_withheld else carded
+
+    def section(found: Explorer) -> str:
+        return template.render(
+            report=report,
+            latents=shown,
+            static_latents=shown[:STATIC_CARDS],
+            listed_latents=shown[STATIC_CARDS:],
+            latent_data=found.data,
+            latent_tasks=found.tasks,
+            latent_categories=sorted({text.brief(latent.category, 60) for latent in shown}),
+            left_out=found.left_out(),
+            has_presence=any(example.baseline for latent in shown for example in latent.examples),
+            n_latents_left=len(report.latents) - len(carded),
+            sentences={"annotation": _capital(latent_words.annotation_sentence(report.annotation))},
+            **shared,
+        )
+
+    around = len(section(Explorer({}, Markup(), (), frozenset())).encode())
+    return section(explore(shown, draw, room - around))
+
+
+def _hash(content: str) -> str:
+    """The content's SHA-256 as a content security policy names it."""
+    return base64.b64encode(hashlib.sha256(content.encode()).digest()).decode()
+
+
+def _task_places(report: Report) -> dict[str, int]:
+    """By task, the place of its section; none where there are no sections."""
+    if report.validation.mechanism_withheld:
+        return {}
+    return {task.task: place for place, task in enumerate(view.by_severity(report.tasks), 1) if task.is_primary}
+
+
+def _breakable(name: str) -> Markup:
+    """A name that may break behind its underlines."""
+    return Markup(str(Markup.escape(text.clean(name))).replace("_", "_<wbr>"))
 
 
 def _capital(sentence: str | None) -> str | None:
@@ -128,6 +192,7 @@ def _environment() -> Environment:
         brief=text.brief,
         long=lambda value: text.shorten(value, _MOST_CHARACTERS),
         svg=_inline,
+        breakable=_breakable,
         anchor=anchor,
         notes=account_notes,
         example_groups=cards.groups,
@@ -166,7 +231,9 @@ def _environment() -> Environment:
         at_layer=depth.at,
         read_above=depth.read_above,
         most_documents=MOST_DOCUMENTS,
-        full_cards=cards.FULL_CARDS,
+        most_listed=MOST_LISTED,
+        most_open=MOST_OPEN,
+        most_checked=MOST_CHECKED,
         most_neighbours=cards.MOST_NEIGHBOURS,
         most_tasks=cards.MOST_TASKS,
     )
@@ -181,7 +248,7 @@ def _inline(figure: Figure, identity: str) -> Markup:
     """A figure's own SVG (its labels are escaped by the renderer) as an image with a text alternative."""
     label = Markup.escape(text.one_line(figure.alt))
     attributes = f'<svg class="chart" role="img" id="{Markup.escape(identity)}" aria-label="{label}" '
-    return Markup(figure.svg.replace("<svg ", attributes, 1).replace('class="marks" ', "", 1))
+    return Markup(figure.svg.replace("<svg ", attributes, 1))
 
 
 def _whiskers(tasks: tuple[Task, ...]) -> Mapping[int, Whisker]:

@@ -20,6 +20,8 @@ class Step:
     contribution: float | None = None
     low: float | None = None
     high: float | None = None
+    row: int | None = None
+    """Its place among `ordered` components, which is the row of the table; `None` for totals and sums."""
 
 
 @dataclass(frozen=True)
@@ -132,6 +134,7 @@ def waterfall(task: Task, limit: int = 14) -> tuple[Step, ...]:
     n_hidden = len(latents) - max(1, limit - (len(components) - len(latents)) - 1)
     hidden = set(map(id, latents[-n_hidden:])) if len(components) > limit and n_hidden > 1 else set()
 
+    rows = {id(component): row for row, component in enumerate(components)}
     at = task.surrogate.baseline
     steps = [Step("baseline", at, at)]
     rest = sum(c.contribution for c in components if id(c) in hidden)
@@ -149,6 +152,7 @@ def waterfall(task: Task, limit: int = 14) -> tuple[Step, ...]:
                 component.contribution,
                 at + component.interval.low,
                 at + component.interval.high,
+                rows[id(component)],
             )
         )
         at += component.contribution

@@ -6,13 +6,16 @@ import itertools
 import re
 from html.parser import HTMLParser
 
-from diffharness.report.cards import MOST_LATENTS
+import pytest
+
+from diffharness.report.explorer import STATIC_CARDS
 from diffharness.report.html import render_html
 from diffharness.report.numbers import interval, plain, signed
 from diffharness.report.schema import Report
+from tests.report.embedded import embedded
 from tests.report.example import HOSTILE, bare, example_report
 
-_VOID = {"meta", "br", "hr", "img", "link", "input"}
+_VOID = {"meta", "br", "hr", "img", "link", "input", "wbr"}
 
 
 class _Page(HTMLParser):
@@ -38,15 +41,16 @@ class _Page(HTMLParser):
         assert self._open.pop() == tag
 
     def handle_data(self, data: str) -> None:
-        if "style" not in self._open:
-            self.text += data
+        if "style" in self._open or ("script" in self._open and "type" not in self.all("script")[-1]):
+            return
+        self.text += data
 
     def all(self, tag: str) -> list[dict[str, str]]:
         return [attributes for name, attributes in self.elements if name == tag]
 
 
 def _without_style(page: str) -> str:
-    return re.sub(r"<style>.*?</style>", "", page, flags=re.DOTALL)
+    return re.sub(r"<(style|script)>.*?</\1>", "", page, flags=re.DOTALL)
 
 
 def test_questions_are_answered_in_order(page: str) -> None:
@@ -86,9 +90,10 @@ def test_every_number_of_the_report_is_shown(report: Report, page: str) -> None:
         assert category.conclusion in text
 
 
-def test_the_page_loads_and_runs_nothing(page: str) -> None:
+def test_the_page_loads_nothing_and_runs_one_script_of_its_own(page: str) -> None:
     read = _Page(page)
-    assert not {tag for tag, _ in read.elements} & {"script", "link", "img", "iframe", "object", "base", "form", "use"}
+    assert not {tag for tag, _ in read.elements} & {"link", "img", "iframe", "object", "base", "form", "use"}
+    assert read.all("script") == [{"type": "application/json", "id": "latent-data"}, {}]
     for _, attributes in read.elements:
         assert not any(name.startswith("on") or name in ("src", "style", "xlink:href") for name in attributes)
         assert attributes.get("href", "#").startswith("#")
@@ -96,14 +101,21 @@ def test_the_page_loads_and_runs_nothing(page: str) -> None:
     assert "@import" not in page
 
 
-def test_the_policy_allows_this_style_and_nothing_else(page: str) -> None:
+@pytest.mark.parametrize("tag", ["style", "script"])
+def test_the_policy_allows_this_style_and_script_and_nothing_else(page: str, tag: str) -> None:
     policy = _Page(page).all("meta")[1]["content"]
     assert policy.startswith("default-src 'none'; style-src 'sha256-")
     assert "unsafe" not in policy
-    style = re.search(r"<style>(.*?)</style>", page, re.DOTALL)
-    assert style is not None
-    digest = base64.b64encode(hashlib.sha256(style.group(1).encode()).digest()).decode()
-    assert f"'sha256-{digest}'" in policy
+    (content,) = re.findall(rf"<{tag}>(.*?)</{tag}>", page, re.DOTALL)
+    digest = base64.b64encode(hashlib.sha256(content.encode()).digest()).decode()
+    assert f"{tag}-src 'sha256-{digest}';" in policy
+
+
+def test_the_script_reads_nothing_as_markup_or_code(page: str) -> None:
+    (script,) = re.findall(r"<script>(.*?)</script>", page, re.DOTALL)
+    for word in ("innerHTML", "outerHTML", "insertAdjacent", "document.write", "eval", "Function(", "fetch", "import",
+                 "XMLHttp", "WebSocket", "sendBeacon", "localStorage", "setTimeout(\""):  # fmt: skip
+        assert word not in script
 
 
 def test_every_link_leads_somewhere_and_ids_are_unique(page: str) -> None:
@@ -123,7 +135,8 @@ def test_tables_and_figures_have_words(page: str) -> None:
 
 def test_hostile_strings_are_shown_as_text(hostile_page: str) -> None:
     read = _Page(hostile_page)
-    assert not {tag for tag, _ in read.elements} & {"script", "img"}
+    assert not {tag for tag, _ in read.elements} & {"img", "iframe"}
+    assert read.all("script") == [{"type": "application/json", "id": "latent-data"}, {}]
     assert not any(name.startswith("on") for _, attributes in read.elements for name in attributes)
     for text in HOSTILE:
         shown = text.replace("\x1b", "\\x1b").replace("\x07", "\\x07").replace("\u202e", "\\u202e")
@@ -191,7 +204,30 @@ def test_an_empty_report_is_still_a_page(report: Report) -> None:
     assert "there is no ancestor" in text
 
 
-def test_many_latents_are_capped_with_a_note() -> None:
-    page = render_html(example_report(n_tasks=2, n_latents=MOST_LATENTS + 40), drawn=())
-    assert page.count('<details class="latent"') == MOST_LATENTS
-    assert "40 more are in report.json" in page
+def test_hostile_strings_can_not_end_or_leave_the_embedded_data(hostile: Report, hostile_page: str) -> None:
+    start = hostile_page.index('id="latent-data">')
+    data = hostile_page[start + len('id="latent-data">') : hostile_page.index("</script>", start)]
+    assert not set("<>&\u2028\u2029") & set(data)
+    latents = embedded(hostile_page)
+    assert set(latents) == {latent.index for latent in hostile.latents}
+    said = [latent["c"] for latent in latents.values()]
+    assert "<script>alert(1)</script>" in said
+    assert "</script><img src=x onerror=alert(2)>" in said
+
+
+def test_most_latents_are_built_by_the_script_and_listed_without_it() -> None:
+    report = example_report(n_tasks=2, n_latents=140)
+    page = render_html(report, drawn=())
+    assert page.count('<details class="latent"') == STATIC_CARDS
+    without_script = page[page.index("<noscript>") : page.index("</noscript>")]
+    assert without_script.count("<tr id=") == 140 - STATIC_CARDS
+    assert set(embedded(page)) == {latent.index for latent in report.latents}
+    assert "All 140 are shown." in page
+
+
+def test_every_task_of_the_contents_list_and_of_the_scores_has_its_part(report: Report) -> None:
+    other = report.tasks[0].model_copy(update={"metric": "other", "is_primary": False, "components": ()})
+    page = render_html(report.model_copy(update={"tasks": (*report.tasks, other)}), drawn=())
+    links = re.findall(r'href="#(task-\d+)"', page)
+    assert len(links) == 2 * len(report.tasks) + 1
+    assert {f'id="{link}"' in page for link in links} == {True}
