@@ -80,6 +80,11 @@ class UnitTable:
     """Of all cells, in size."""
 
 
+def part_order(kind: str) -> int:
+    """Where parts of a kind stand in a table: latents first."""
+    return _AFTER_LATENTS.get(kind, 0)
+
+
 def score_rows(shown: SideBySide) -> list[tuple[str, tuple[MatrixCell | None, ...]]]:
     """A row a task, a cell a candidate."""
     cells = {(cell.task, cell.candidate): cell for cell in shown.cells}
@@ -96,7 +101,7 @@ def unit_tables(shown: SideBySide) -> list[UnitTable]:
             if part.unit == unit:
                 groups.setdefault((part.kind, part.category), {})[part.candidate] = part
         size = {key: max(abs(part.contribution) for part in cells.values()) for key, cells in groups.items()}
-        order = sorted(groups, key=lambda key: (_AFTER_LATENTS.get(key[0], 0), -size[key], key[1] or ""))
+        order = sorted(groups, key=lambda key: (part_order(key[0]), -size[key], key[1] or ""))
         rows = tuple(
             (component_label(kind, category), tuple(groups[kind, category].get(c.name) for c in shown.candidates))
             for kind, category in order

@@ -1,0 +1,1 @@
+"""Several finished runs side by side: which fine-tune gained what, through which category."""
