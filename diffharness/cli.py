@@ -58,12 +58,17 @@ def main(debug: bool) -> None:
 
 @main.command()
 @run_options(with_models=True)
-def run(config: Path | None, **options: Any) -> None:
+@click.option("--aa", is_flag=True, help="Evaluate the baseline twice instead, in batches of another size and with "
+              "other seeds, and write how far the scores lie apart (noise.json, for `bless --noise`).")  # fmt: skip
+def run(config: Path | None, aa: bool, **options: Any) -> None:
     """Compare two models and write the report.
 
     A second run with the same options only prints; a changed option reruns what depends on it.
     """
-    _run(run_config(config, options))
+    if aa:
+        _run_aa(config, options)
+    else:
+        _run(run_config(config, options))
 
 
 @main.command()
@@ -97,6 +102,19 @@ def demo(**options: Any) -> None:
         }
     )
     _run(config, " ".join(["diffharness demo", *sys.argv[2:]]))
+
+
+def _run_aa(config: Path | None, options: dict[str, Any]) -> None:
+    quiet_libraries()
+    from diffharness.config import read_yaml
+    from diffharness.regression.aa import noise_lines, run_aa, with_candidate
+    from diffharness.regression.noise import NOISE_FILE
+
+    values = read_yaml(config) if config is not None else {}
+    found = run_config(config, with_candidate({**values, **{k: v for k, v in options.items() if v not in (None, ())}}))
+    noise = run_aa(found, make_console())
+    for line in noise_lines(noise, found.output / NOISE_FILE):
+        click.echo(line)
 
 
 def _run(config: Any, command: str | None = None) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,6 @@ from pydantic import ValidationError
 from diffharness.errors import UsageError
 from diffharness.regression.baseline import NoiseFloor
 from diffharness.regression.columns import Column
-from diffharness.regression.scores import SideScores
 from diffharness.report.schema.base import Model
 
 NOISE_FILE = "noise.json"
@@ -52,7 +52,11 @@ class Noise(Model):
             raise UsageError(f"--noise {path} is no file of an A/A run; {again}") from error
 
 
-def noise_floors(first: SideScores, second: SideScores) -> tuple[NoiseFloor, ...]:
+Scores = Mapping[str, tuple[Mapping[str, Column], Mapping[str, str]]]
+"""By task, columns by `metric,filter`, and why other metrics have none."""
+
+
+def noise_floors(first: Scores, second: Scores) -> tuple[NoiseFloor, ...]:
     """The floor of every metric of every task.
 
     Args:
@@ -60,9 +64,11 @@ def noise_floors(first: SideScores, second: SideScores) -> tuple[NoiseFloor, ...
         second: another of the same model, on the same documents in the same order.
     """
     found = []
-    for name, task in first.tasks.items():
-        for metric, one in task.columns.items():
-            other = second.tasks[name].columns[metric]
+    for name, (columns, _) in first.items():
+        for metric, one in columns.items():
+            other = second[name][0].get(metric)
+            if other is None or other.kind != one.kind:  # a score that was a number once only has no floor
+                continue
             difference = other.score - one.score
             deviation, n_changed = _deviation(one, other)
             floor = max(REPEATABILITY * deviation, abs(difference))

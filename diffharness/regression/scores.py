@@ -111,9 +111,7 @@ class FinishedRun:
                 f"{folder / 'evaluation.json'} is absent or damaged ({type(error).__name__}: {error}); the same "
                 "`diffharness run` evaluates again"
             ) from error
-        texts: dict[tuple[str, str], dict[int, DocumentScore]] = {}
-        for document in found["documents"]:
-            texts.setdefault((document.task, document.filter), {})[document.doc_id] = document
+        texts = _by_filter(found["documents"])
         tasks = {info.name: self._task(info, texts, side) for info in found["tasks"]}
         if not tasks:
             raise RunError(f"{folder / 'evaluation.json'} holds no tasks; run the comparison again")
@@ -130,14 +128,7 @@ class FinishedRun:
                 "comparison again"
             )
         first = texts[info.name, info.metrics[0].filter]
-        columns: dict[str, Column] = {}
-        left_out: dict[str, str] = {}
-        for metric in info.metrics:
-            made = _column(info, metric, [texts[info.name, metric.filter][i] for i in ids])
-            if isinstance(made, str):
-                left_out[str(metric)] = made
-            else:
-                columns[str(metric)] = made
+        columns, left_out = _columns(info, texts, ids)
         row = self.rows.get(info.name)
         key = row.cluster if row is not None else None
         own = tuple(first[i].cluster for i in ids)
@@ -186,6 +177,35 @@ class FinishedRun:
                         value if isinstance(value, str) else json.dumps(value, sort_keys=True)
                     )
         return tuple(values[i] for i in ids) if all(i in values for i in ids) else None
+
+
+def metric_columns(
+    tasks: Sequence[TaskInfo], documents: Sequence[DocumentScore]
+) -> dict[str, tuple[dict[str, Column], dict[str, str]]]:
+    """By task, the columns of an evaluation's metrics, and why others have none."""
+    texts = _by_filter(documents)
+    return {info.name: _columns(info, texts, sorted(texts[info.name, info.metrics[0].filter])) for info in tasks}
+
+
+def _by_filter(documents: Sequence[DocumentScore]) -> dict[tuple[str, str], dict[int, DocumentScore]]:
+    found: dict[tuple[str, str], dict[int, DocumentScore]] = {}
+    for document in documents:
+        found.setdefault((document.task, document.filter), {})[document.doc_id] = document
+    return found
+
+
+def _columns(
+    info: TaskInfo, texts: Mapping[tuple[str, str], Mapping[int, DocumentScore]], ids: Sequence[int]
+) -> tuple[dict[str, Column], dict[str, str]]:
+    columns: dict[str, Column] = {}
+    left_out: dict[str, str] = {}
+    for metric in info.metrics:
+        made = _column(info, metric, [texts[info.name, metric.filter][i] for i in ids])
+        if isinstance(made, str):
+            left_out[str(metric)] = made
+        else:
+            columns[str(metric)] = made
+    return columns, left_out
 
 
 def _column(info: TaskInfo, metric: MetricKey, documents: Sequence[DocumentScore]) -> Column | str:
