@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from itertools import takewhile
 
 from rich import box
 from rich.console import Console
@@ -35,7 +36,6 @@ _MOST_TOLD = 6
 _MOST_FLIPPED = 3
 _LONGEST_SENTENCE = 400
 _LONGEST_LINE = 600
-_VERDICT_CELLS = len("▼ likely regression")
 
 
 def print_verdict(verdict: Verdict, console: Console, environment: Mapping[str, str] | None = None) -> None:
@@ -81,17 +81,30 @@ def _table(rules: list[RuleResult], width: int) -> Table:
     shown = _shown(rules)
     rows = [(signed(r.difference), interval(r.interval), plain(r.margin)) for r in shown]
     heads = ("difference", "interval", "margin")
-    taken = sum(max(map(len, column)) for column in zip(heads, *rows, strict=True)) + _VERDICT_CELLS + 2 * 4
-    room = max(8, width - taken)
+    words = [f"{SIGNS[rule.verdict]} {rule.verdict}" for rule in shown]
+    numbers_wide = sum(max(map(len, column)) for column in zip(heads, *rows, strict=True))
+    room = max(8, width - numbers_wide - max(map(len, words), default=0) - 2 * len(heads) - 2)
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)
     table.add_column("rule", no_wrap=True, max_width=room)
     for head in heads:
         table.add_column(head, justify="right", no_wrap=True)
     table.add_column("verdict", no_wrap=True)
-    for rule, numbers in zip(shown, rows, strict=True):
-        verdict = Text(f"{SIGNS[rule.verdict]} {rule.verdict}", style=_STYLES[rule.verdict])
-        table.add_row(Text(inert(squeeze(rule.rule, room))), *map(Text, numbers), verdict)
+    names = _names(shown, room)
+    for rule, name, numbers, word in zip(shown, names, rows, words, strict=True):
+        table.add_row(Text(inert(name)), *map(Text, numbers), Text(word, style=_STYLES[rule.verdict]))
     return table
+
+
+def _names(rules: list[RuleResult], room: int) -> list[str]:
+    """Rules' names in a column: where one is too long, without what all tasks' names begin with."""
+    names = [rule.rule.removesuffix(",none") for rule in rules]
+    tasks = {rule.task or "" for rule in rules if rule.kind == "score"}
+    pairs = zip(min(tasks, default=""), max(tasks, default=""), strict=False)
+    same = "".join(a for a, _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
+    start = same[: max(same.rfind(separator) for separator in "_/-") + 1]
+    if start and len(tasks) > 1 and max(map(len, names)) > room:
+        names = [f"…{name.removeprefix(start)}" if name.startswith(start) else name for name in names]
+    return [squeeze(name, room) for name in names]
 
 
 def _print_left_out(verdict: Verdict, console: Console) -> None:

@@ -93,6 +93,16 @@ def test_rules_are_in_order_of_verdict_then_of_loss_beyond_the_margin() -> None:
     assert [r.rule for r in worst_first(rules)] == ["b x", "wide acc,none", "c x", "a x"]
 
 
+def test_long_names_drop_what_all_tasks_begin_with_and_short_ones_stay() -> None:
+    names = ("organism_hallucination_management", "organism_instruction_following", "organism_safety")
+    rules = [rule(f"{name} acc,none", "improved", 0.1) for name in names]
+    table = _printed(verdict_of(*rules, verdict="improved", exit_code=0))
+    assert "…safety acc " in table
+    assert "…instruction_following acc " in table
+    assert "organism_safety acc " in _printed(verdict_of(*rules[2:], verdict="improved", exit_code=0))
+    assert "organism_safety acc " in _printed(verdict_of(*rules, verdict="improved", exit_code=0), 120)
+
+
 def test_hostile_strings_are_printed_as_text() -> None:
     for printed in (_printed(hostile(), 200), _printed(hostile(), 200, colour=True)):
         assert "\x1b[31mred" not in printed

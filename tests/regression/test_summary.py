@@ -88,6 +88,7 @@ def test_hostile_strings_neither_act_nor_mention_nor_link() -> None:
     assert [line for line in text.splitlines() if line.startswith(MARKER)] == [MARKER]
     for character in ("\x1b", "\x00", "\u202e", "\ud800", "\r"):
         assert character not in text
+    assert not [line for line in text.splitlines() if line.lstrip().startswith("/")], "GitLab obeys /close"
     headings = [line for line in text.splitlines() if line.startswith("#")]
     assert headings == ["### ▼ diffharness check: regression (exit 1)"]
 

@@ -16,6 +16,7 @@ HOSTILE = (
     "]]></failure><testcase name='fake'/>",
     "&amp;<!-- diffharness -->",
     "a\x00b\ufffec\uffffd\ud800e\r\n%0A::debug::x",
+    "/close\n/approve",
     "\n### heading\n<details>\n```\n| a |",
     "мир 世界 " + "字" * 90,
     "::error::" + LONG,
