@@ -1,4 +1,6 @@
-"""The report as Markdown of at most 60 KB, for a pull request: what does not fit is counted, not cut in half.
+"""The report as Markdown of at most 60 KB, for a comment on a pull request, so its headings begin at the third level.
+
+What does not fit is counted or named, never cut in half.
 
 Names and sentences are escaped; texts of documents and models stand in code spans, where neither mentions
 nor links nor HTML are read.
@@ -25,6 +27,11 @@ from diffharness.report.text import brief
 from diffharness.report.view import by_severity, is_real, label, ordered, primary
 from diffharness.report.words import VERDICT_SIGNS, account_sentence, check_word, headline
 
+_MOST_NOTES = 12
+_MOST_COMPONENTS = 40
+_MOST_DOCUMENTS = 3
+_MOST_NAMES = 12
+
 
 def render_markdown(report: Report, figures: Iterable[tuple[str, str, str | None]] = ()) -> str:
     """The whole report, in the order of its questions.
@@ -46,8 +53,23 @@ def render_markdown(report: Report, figures: Iterable[tuple[str, str, str | None
     inside = Page(LIMIT_BYTES // 3)
     _inside(inside, report)
     page.add("#### Why did they change?")
-    _why(page, report, pictures, reserved=inside.size + end.size)
-    return page.text + inside.text + end.text
+    _why(page, report, pictures, reserved=inside.size + end.size + _LEFT_OUT_BYTES)
+    return page.text + inside.text + _left_out(page, inside, end) + end.text
+
+
+_LEFT_OUT_BYTES = 1_000
+"""Kept free for the names of what does not fit."""
+
+
+def _left_out(*pages: Page) -> str:
+    """A sentence on what did not fit; nothing where all did."""
+    names = [name for page in pages for name in page.left_out]
+    if not names:
+        return ""
+    said = ", ".join(names[:_MOST_NAMES]) + (
+        f" and {len(names) - _MOST_NAMES} more" if len(names) > _MOST_NAMES else ""
+    )
+    return f"Left out to stay below {LIMIT_BYTES // 1000} KB, and in `report.html`: {said}.\n\n"
 
 
 _SCORE_HEAD = """| task | metric | n | baseline | candidate | gap | interval | verdict |
@@ -79,7 +101,10 @@ def _models(report: Report) -> str:
     if not (same.documents_equal and same.prompts_equal and same.tokenizers_equal):
         lines.append("**The two sides did not read the same documents, prompts or token ids.**")
     lines += [f"**{escape(brief(sentence, 600))}.**" for sentence in stale_sentences(report)]
-    lines += [escape(brief(note, 400)) for note in (*report.run.notes, *same.notes)[:12]]
+    notes = (*report.run.notes, *same.notes)
+    lines += [escape(brief(note, 400)) for note in notes[:_MOST_NOTES]]
+    if len(notes) > _MOST_NOTES:
+        lines.append(f"… and {len(notes) - _MOST_NOTES} more notes, in `report.html`.")
     return "\n".join(f"{line}  " for line in lines).rstrip()
 
 
@@ -89,7 +114,7 @@ def _why(page: Page, report: Report, pictures: list[tuple[str, str, str | None]]
         return
     for path, alternative, task in pictures:
         if task is None:
-            page.add(f"![{escape(brief(alternative, 300))}]({path})", reserved)
+            page.add(f"![{escape(brief(alternative, 300))}]({path})", reserved, name=f"the figure `{path}`")
     real = [task for task in by_severity(primary(report)) if is_real(task)]
     if not real:
         page.add("There is no gap to explain.")
@@ -104,13 +129,13 @@ def _why(page: Page, report: Report, pictures: list[tuple[str, str, str | None]]
     if left_out:
         page.add(f"… and {left_out} more tasks with a gap, in `report.html`.")
     for block in markdown_ablated(report):
-        page.add(block, reserved)
+        page.add(block, reserved, name="a what-if")
     beaten = markdown_claims(report)
     if beaten is not None:
-        page.add(beaten, reserved)
+        page.add(beaten, reserved, name="the table of what beats chance")
     layers = markdown_depth(report)
     if layers is not None:
-        page.add(layers, reserved)
+        page.add(layers, reserved, name="the depth profile")
 
 
 def _account(task: Task, claims: Sequence[Claim], picture: str | None) -> str:
@@ -127,11 +152,15 @@ def _account(task: Task, claims: Sequence[Claim], picture: str | None) -> str:
         f"{escape(brief(surrogate.name, 120))}: {plain(surrogate.baseline)} → {plain(surrogate.candidate)}, "
         f"gap {signed(surrogate.gap)}; not tracked: {signed(task.not_tracked)}."
     )
-    rows = [_component_row(task, c) for c in ordered(task.components)[:40]]
+    rows = [_component_row(task, c) for c in ordered(task.components)[:_MOST_COMPONENTS]]
     head = "| component | origin | contribution | interval | share | exact check |\n|---|---|--:|--:|--:|---|"
     lines.append("\n".join([head, *rows]))
     if task.documents:
-        lines.append("\n".join(_document_line(d) for d in task.documents[:3]))
+        lines.append("\n".join(_document_line(d) for d in task.documents[:_MOST_DOCUMENTS]))
+    components, documents = len(task.components) - _MOST_COMPONENTS, len(task.documents) - _MOST_DOCUMENTS
+    more = [f"{n} more {what}" for n, what in ((components, "components"), (documents, "documents")) if n > 0]
+    if more:
+        lines.append(f"… and {' and '.join(more)}, in `report.html`.")
     lines.append("</details>")
     return "\n\n".join(lines)
 

@@ -27,7 +27,7 @@ def add_inside(page: Page, report: Report) -> None:
         page.add(escape(brief(report.changed.sentence, 800)))
         rows = [_changed_row(latent) for latent in changed_latents(report)[:_MOST_CHANGED]]
         if rows:
-            page.add("\n".join([_CHANGED_HEAD, *rows]))
+            page.add("\n".join([_CHANGED_HEAD, *rows]), name="the latents whose use changed most")
     if not report.categories:
         page.add(escape(brief(report.categories_reason or "No category shift was computed.", 600)))
         return
@@ -115,7 +115,7 @@ def add_latents(page: Page, report: Report) -> None:
         rows.pop()
     table = "\n".join([_LATENT_HEAD, *rows])
     summary = f"The {len(rows)} of {len(ranked)} that contribute most"
-    page.add(f"<details><summary>{summary}</summary>\n\n{table}\n\n</details>")
+    page.add(f"<details><summary>{summary}</summary>\n\n{table}\n\n</details>", name="the latents that contribute most")
 
 
 def _capital(sentence: str) -> str:

@@ -18,12 +18,19 @@ _QUALITY_HEAD = (
 )
 
 
+_MOST = 12
+"""Crosscoders, and controls."""
+
+
 def add_trust(page: Page, report: Report) -> None:
     """Can it be trusted?"""
     page.add("#### Can it be trusted?")
     if report.quality:
-        page.add("\n".join(_quality_line(quality) for quality in report.quality[:12]))
-        page.add(quality_table(report.quality[:12]))
+        shown = report.quality[:_MOST]
+        page.add("\n".join(_quality_line(quality) for quality in shown), name="the crosscoders")
+        page.add(quality_table(shown), name="the crosscoders' table")
+        if len(report.quality) > _MOST:
+            page.add(f"… and {len(report.quality) - _MOST} more crosscoders, {page.where}.")
     lines = []
     for said in (corpus_sentence, replay_sentence, rescored_sentence, agreement_sentence):
         if (sentence := said(report)) is not None:
@@ -35,13 +42,16 @@ def add_trust(page: Page, report: Report) -> None:
             f"{percent(complete.percentile_99, 2)} at the 99th percentile "
             f"of {count(complete.n)} documents, {complete.nodes} nodes"
         )
-    for control in report.validation.controls[:12]:
+    controls = report.validation.controls
+    for control in controls[:_MOST]:
         lines.append(
             f"- control ({control.name}, {escape(brief(control.task, 60))}): "
             f"{escape(brief(control.category, 40))} has {percent(control.share)} of what latents carry, "
             f"{percent(control.control_share)} under the control"
         )
-    page.add("\n".join(lines) or "Nothing was validated.")
+    if len(controls) > _MOST:
+        lines.append(f"- … and {len(controls) - _MOST} more controls, {page.where}")
+    page.add("\n".join(lines) or "Nothing was validated.", name="how it was validated")
 
 
 def quality_table(qualities: tuple[CrosscoderQuality, ...]) -> str:

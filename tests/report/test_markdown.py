@@ -3,6 +3,7 @@ from __future__ import annotations
 import re
 from html.parser import HTMLParser
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
@@ -11,6 +12,7 @@ from diffharness.report.markdown import render_markdown
 from diffharness.report.markup import LIMIT_BYTES, code, escape
 from diffharness.report.numbers import interval, signed
 from diffharness.report.schema import Report
+from diffharness.report.view import is_real
 from tests.report.example import bare, example_report
 
 _READER = MarkdownIt("commonmark", {"html": True}).enable("table")
@@ -85,6 +87,56 @@ def test_a_hundred_tasks_fit_and_what_is_left_out_is_counted() -> None:
     assert "#### Provenance" in page
     assert page.count("<details>") == page.count("</details>")
     assert len(render_markdown(example_report(n_tasks=700, n_latents=5)).encode()) <= LIMIT_BYTES
+
+
+@pytest.mark.parametrize("n_tasks", [1, 30, 100])
+def test_what_is_there_is_shown_or_named_as_left_out(n_tasks: int) -> None:
+    report = example_report(n_tasks=n_tasks, n_latents=50)
+    pictures = [("figures/heatmap.svg", "categories by tasks " * 20, None)]
+    page = render_markdown(report, pictures)
+    said = page.partition("Left out to stay below 60 KB, and in `report.html`: ")[2].partition("\n")[0]
+    parts = {
+        "the figure `figures/heatmap.svg`": "](figures/heatmap.svg)",
+        "the table of what beats chance": "<summary>Does it beat chance?",
+        "the depth profile": "At which layer do the gaps arise?",
+        "how it was validated": "- completeness: ",
+    }
+    for name, shown in parts.items():
+        assert (shown in page) != (name in said), name
+    assert ("Left out" in page) == bool(said)
+    assert len(page.encode()) <= LIMIT_BYTES
+
+
+def test_a_long_account_crowds_out_what_follows_and_that_is_said(report: Report) -> None:
+    long = "very " * 400
+    tasks = tuple(task.model_copy(update={"task": f"{task.task}_{i}"}) for i in range(12) for task in report.tasks)
+    claims = tuple(claim.model_copy(update={"words": long}) for claim in report.claims) * 4
+    page = render_markdown(report.model_copy(update={"tasks": tasks, "claims": claims}))
+    assert "Left out to stay below 60 KB, and in `report.html`: the table of what beats chance" in page
+    assert len(page.encode()) <= LIMIT_BYTES
+
+
+def test_notes_components_documents_and_crosscoders_beyond_the_most_are_counted(report: Report) -> None:
+    task = next(task for task in report.tasks if task.documents and is_real(task))
+    many = task.model_copy(
+        update={"documents": task.documents[:1] * 9, "components": task.components + task.components[:1] * 60}
+    )
+    run = report.run.model_copy(update={"notes": tuple(f"note {i}" for i in range(30))})
+    validation = report.validation.model_copy(update={"controls": report.validation.controls[:1] * 20})
+    page = render_markdown(
+        report.model_copy(
+            update={"tasks": (many,), "run": run, "quality": report.quality[:1] * 15, "validation": validation}
+        )
+    )
+    n_notes = len(run.notes) + len(report.comparability.notes) - 12
+    n_components = len(many.components) - 40
+    for said in (
+        f"… and {n_notes} more notes, in",
+        f"… and {n_components} more components and 6 more documents, in",
+        "… and 3 more crosscoders, in",
+        "… and 8 more controls, in",
+    ):
+        assert said in page, said
 
 
 def test_hostile_strings_are_read_as_text(hostile: Report) -> None:
