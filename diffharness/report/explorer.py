@@ -69,7 +69,7 @@ def explore(latents: tuple[Latent, ...], draw: Draw, room: int) -> Explorer:
 
     Texts of the weakest latents are left out first, then their numbers; every latent keeps its line.
     """
-    names = list(dict.fromkeys(row.task for latent in latents for row in task_rows(latent)[:MOST_TASKS]))
+    names = task_names(latents)
     places = {name: place for place, name in enumerate(names)}
     fixed, free = latents[:STATIC_CARDS], latents[STATIC_CARDS:]
     details: dict[int, Detail] = {latent.index: "all" for latent in fixed}
@@ -91,14 +91,19 @@ def explore(latents: tuple[Latent, ...], draw: Draw, room: int) -> Explorer:
 
     strong = max(0, FULL_CARDS - STATIC_CARDS)
     grow(free[:strong], "all")
-    grow(free[strong:], "numbers")
+    grow(tuple(latent for latent in free if details[latent.index] == "line"), "numbers")
     grow(tuple(latent for latent in free if details[latent.index] == "numbers"), "fewer texts")
     return Explorer(
         details,
         Markup(f'{{"latents":[{",".join(entries.values())}]}}'),
-        tuple(text.brief(name, 80) for name in names),
+        names,
         frozenset(latent.index for latent in latents if latent.examples),
     )
+
+
+def task_names(latents: tuple[Latent, ...]) -> tuple[str, ...]:
+    """The tasks of the latents' cards."""
+    return tuple(dict.fromkeys(row.task for latent in latents for row in task_rows(latent)[:MOST_TASKS]))
 
 
 def record(latent: Latent) -> dict[str, Any]:

@@ -36,7 +36,7 @@ from diffharness.report import (
 )
 from diffharness.report.account_notes import account_notes
 from diffharness.report.charts import DEPTH, MOST_WATERFALLS, Figure, figures
-from diffharness.report.explorer import STATIC_CARDS, Detail, Explorer, explore
+from diffharness.report.explorer import STATIC_CARDS, Detail, Explorer, explore, task_names
 from diffharness.report.glossary import GLOSSARY, anchor
 from diffharness.report.schema import Component, Latent, Report, Task
 from diffharness.report.settling import interval_reason
@@ -53,6 +53,8 @@ MOST_LISTED = 40
 """Tasks in the contents list."""
 MOST_DOCUMENTS = 6
 _MOST_CHARACTERS = 1_200
+_SENTENCE_BYTES = 400
+"""Kept free for the sentence that says what was left out."""
 _LATENTS_PLACE = Markup('<section id="latents"></section>')
 """Where the latents go once it is known how much room they have; no string from outside can read like it."""
 
@@ -131,7 +133,7 @@ def _latents_section(environment: Environment, report: Report, carded: tuple[Lat
             static_latents=shown[:STATIC_CARDS],
             listed_latents=shown[STATIC_CARDS:],
             latent_data=found.data,
-            latent_tasks=found.tasks,
+            latent_tasks=[text.brief(name, 80) for name in found.tasks],
             latent_categories=sorted({text.brief(latent.category, 60) for latent in shown}),
             left_out=found.left_out(),
             has_presence=any(example.baseline for latent in shown for example in latent.examples),
@@ -140,8 +142,8 @@ def _latents_section(environment: Environment, report: Report, carded: tuple[Lat
             **shared,
         )
 
-    around = len(section(Explorer({}, Markup(), (), frozenset())).encode())
-    return section(explore(shown, draw, room - around))
+    around = len(section(Explorer({}, Markup(), task_names(shown), frozenset())).encode())
+    return section(explore(shown, draw, room - around - _SENTENCE_BYTES))
 
 
 def _hash(content: str) -> str:
