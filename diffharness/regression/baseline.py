@@ -15,7 +15,7 @@ from diffharness.regression.columns import Column, Kind
 from diffharness.regression.packing import unpack_hashes, unpack_numbers
 from diffharness.regression.scores import ASKED_BYTES, HASH_BYTES, SideScores, TaskScores
 from diffharness.report.files import put
-from diffharness.report.schema.base import Interval, Model
+from diffharness.report.schema.base import Model
 
 BASELINE_SCHEMA_VERSION = "1.0"
 FORMAT = "diffharness-baseline"
@@ -43,9 +43,8 @@ class StoredContribution(Model):
     """What one category's latents contributed to the task's gap in the blessed run, written and read together."""
 
     category: str
-    contribution: float
-    interval: Interval | None
-    """Of what is written, where nothing is read, and the reverse; `None` where both are."""
+    values: tuple[float, float, float, float]
+    """The contribution, the ends of its interval, and the interval's level."""
 
 
 class StoredTask(Model):
@@ -194,7 +193,14 @@ def _unpacked(task: StoredTask) -> TaskScores:
 
 
 def _text(body: dict[str, Any]) -> str:
-    return json.dumps(body, ensure_ascii=False, allow_nan=False, indent=1) + "\n"
+    """A line a task, so that a change of one shows as such."""
+    lines = [f"{json.dumps(key)}: {_compact(value)}" for key, value in body.items() if key != "tasks"]
+    tasks = ",\n".join(_compact(task) for task in body["tasks"])
+    return "{\n" + ",\n".join([*lines, f'"tasks": [\n{tasks}\n]']) + "\n}\n"
+
+
+def _compact(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
 
 
 def _checksum(body: dict[str, Any]) -> str:

@@ -23,6 +23,7 @@ from diffharness.regression.baseline import (
 from diffharness.regression.noise import Noise
 from diffharness.regression.packing import pack_hashes, pack_numbers
 from diffharness.regression.scores import FinishedRun, TaskScores, crosscoder_fingerprint
+from diffharness.regression.why import contribution_of
 from diffharness.report.schema.base import Interval
 
 
@@ -78,20 +79,17 @@ def bless_run(folder: Path, output: Path, side: str, noise: Path | None) -> str:
     return f"wrote {output} ({size:.0f} KiB): the {side} {kept.model}, {of}{floors}{said}"
 
 
-def category_contributions(run: FinishedRun, task: str) -> dict[str, tuple[float, Interval | None]]:
+def category_contributions(run: FinishedRun, task: str) -> dict[str, tuple[float, Interval]]:
     """By category, what its latents contribute to a task's gap, written and read together.
 
-    The interval is the part's own; `None` where two parts are added.
+    The interval is that of `regression/why.py`.
     """
     row = run.rows.get(task)
-    parts: dict[str, list[tuple[float, Interval]]] = {}
-    for part in row.components if row is not None else ():
-        if part.kind == "latents" and part.category is not None:
-            parts.setdefault(part.category, []).append((part.contribution, part.interval))
-    return {
-        name: (sum(value for value, _ in found), found[0][1] if len(found) == 1 else None)
-        for name, found in parts.items()
-    }
+    if row is None:
+        return {}
+    names = dict.fromkeys(c.category for c in row.components if c.kind == "latents" and c.category is not None)
+    found = {name: contribution_of(row, name) for name in names}
+    return {name: part for name, part in found.items() if part is not None}
 
 
 def label_hash(run: FinishedRun) -> str:
@@ -149,7 +147,7 @@ def _stored(run: FinishedRun, task: TaskScores, task_hash: str) -> StoredTask:
         metrics=tuple(metrics), left_out=left_out,
         unit=row.surrogate.unit if row is not None and row.surrogate is not None else None,
         contributions=tuple(
-            StoredContribution(category=name, contribution=value, interval=interval)
+            StoredContribution(category=name, values=(value, interval.low, interval.high, interval.level))
             for name, (value, interval) in contributions.items()
         ),
     )  # fmt: skip

@@ -15,6 +15,7 @@ from diffharness.regression.comparison import ScoreComparison, Terms
 from diffharness.regression.crosscoders import crosscoder_notes, known_categories
 from diffharness.regression.decision import decide_scores
 from diffharness.regression.floors import decide_floor
+from diffharness.regression.mechanism import decide_contributions, decide_quality, decide_specific, why
 from diffharness.regression.outcome import EXIT_CODES, RuleResult, RuleVerdict, Verdict
 from diffharness.regression.pairing import Pairs, Refused, pair_tasks
 from diffharness.regression.policy import OnInconclusive, Policy, TaskRule, gated_metrics, read_policy
@@ -46,7 +47,25 @@ class _Check:
         compared = [one for one in scores if isinstance(one, ScoreComparison)]
         decided = iter(decide_scores(compared))
         results = [next(decided) if isinstance(one, ScoreComparison) else one for one in scores]
-        return (*results, *self.floors())
+        results += self.floors()
+        results = [self._with_why(result) for result in results]
+        return (*results, *self.mechanism())
+
+    def _with_why(self, result: RuleResult) -> RuleResult:
+        """A lost score with the mechanism behind it, as far as the run's account knows it."""
+        if result.task is None or result.verdict not in ("regression", "likely regression"):
+            return result
+        return result.model_copy(update={"why": why(self.run.report, result.task)})
+
+    def mechanism(self) -> tuple[RuleResult, ...]:
+        """What the policy asks of the mechanism, all of it of the run's own pair of models."""
+        report, policy, alpha = self.run.report, self.policy, self.policy.defaults.alpha
+        found = (
+            *decide_contributions(report, policy.contributions, alpha),
+            *decide_specific(report, policy.specific, alpha),
+        )
+        least = policy.min_explained_variance
+        return found if least is None else (*found, decide_quality(report, least))
 
     def score_rules(self) -> Iterator[ScoreComparison | RuleResult]:
         """The score rules, ready to be decided, or why they can not be."""

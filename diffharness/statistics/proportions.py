@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import numpy as np
-from scipy import stats
 
+from diffharness.statistics.distributions import normal_quantile
 from diffharness.statistics.roots import falling_root
 
 
@@ -25,6 +25,8 @@ def normalised_change(a: int, total_a: int, b: int, total_b: int) -> tuple[float
 def fisher_exact_p(a: int, total_a: int, b: int, total_b: int) -> float:
     """Two-sided p-value of Fisher's exact test that a of `total_a` and b of `total_b` are one proportion."""
     _check(a, total_a, b, total_b)
+    from scipy import stats  # takes a second, and a check of scores does without
+
     table = np.array([[a, total_a - a], [b, total_b - b]])
     return float(np.asarray(stats.fisher_exact(table))[1])
 
@@ -38,7 +40,7 @@ def ratio_interval(a: int, total_a: int, b: int, total_b: int, level: float = 0.
     _check(a, total_a, b, total_b)
     if total_a == 0 or total_b == 0 or a == b == 0:
         return None
-    z = float(stats.norm.ppf((1 + level) / 2))
+    z = float(normal_quantile((1 + level) / 2))
 
     def score(log_ratio: float) -> float:
         ratio = float(np.exp(log_ratio))
@@ -76,7 +78,7 @@ def total_to_tell(a: int, total_a: int, b: int, total_b: int, level: float = 0.9
     if total_a == 0 or total_b == 0 or a * total_b == b * total_a:
         return None
     p_a, p_b = a / total_a, b / total_b
-    z = stats.norm.ppf((1 + level) / 2) + stats.norm.ppf(0.8)
+    z = normal_quantile((1 + level) / 2) + normal_quantile(0.8)
     return int(np.ceil(z**2 * (p_a * (1 - p_a) + p_b * (1 - p_b)) / (p_a - p_b) ** 2))
 
 
