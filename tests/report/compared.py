@@ -75,7 +75,7 @@ def _task(like: Task, name: str, means: np.ndarray, n: int, seeds: float | None)
     gap = float(means.sum())
     parts = tuple(
         Component(
-            kind=kind, origin=origin, category=category, contribution=float(value), contribution_raw=float(value),  # pyright: ignore[reportArgumentType]
+            kind=kind, origin=origin, category=category, contribution=float(value), contribution_raw=float(value),
             interval=Interval(low=float(value) - 0.1, high=float(value) + 0.1), share=None, p_value=None, q_value=None,
             seeds=() if seeds is None else (float(value) * seeds,),
         )
