@@ -225,7 +225,7 @@ def _block(task: str, metric: str, d: FlippedDocument) -> str:
         key=lambda found: -found[0],
     )[:4]  # fmt: skip
     tokens = [
-        f"{code(text.strip() or text, 24)} ({name}) {escape(category)} {number(v)}"
+        f"{code(text.strip() or text, 24)} ({escape(brief(name, 40))}) {escape(category)} {number(v)}"
         for _, v, category, name, text in strongest
     ]
     if tokens:
