@@ -7,6 +7,7 @@ import os
 import re
 import shutil
 import subprocess
+import tomllib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from diffharness.regression.printed import print_verdict
 from diffharness.regression.summary import MARKER
 from diffharness.regression.writing import write_outputs
 from tests.regression import verdicts
+from tests.regression.made_up import MadeUpTask, lost, made_up_run, right
 from tests.regression.runner import (
     FAKE_GH,
     FAKE_PYTHON,
@@ -57,6 +59,24 @@ VERDICTS = {
     "pass": verdicts.many(3, "pass", 0),
     "inconclusive": verdicts.many(3, "inconclusive", 3),
 }
+REAL_CHECK = """#!{python}
+import atexit, sys
+from importlib.metadata import packages_distributions
+from pathlib import Path
+
+def keep() -> None:
+    owners = packages_distributions()
+    names = {{name for module in list(sys.modules) for name in owners.get(module.split(".")[0], [])}}
+    Path("imported.txt").write_text(chr(10).join(sorted(names)))
+
+sys.path.insert(0, "ROOT")
+from diffharness.cli import main
+atexit.register(keep)
+main()
+""".replace("ROOT", str(ROOT))
+"""The real command, which keeps what it imported."""
+NEVER = {"torch", "transformers", "lm_eval", "nnsight", "altair", "vl-convert-python", "Jinja2"}
+
 Act = Callable[..., ActionRun]
 HOSTILE_INPUTS = ("$(touch injected)`touch injected`", '"; touch injected; "', "${{ github.token }} --debug a'b\nx=z")
 
@@ -121,6 +141,32 @@ def test_the_job_ends_as_the_check_does_and_says_so_in_its_outputs(act: Act, ver
     assert found.outputs == {"verdict": verdict, "exit-code": str(code)}
     assert f"(exit {code})" in found.summary
     assert f"diffharness check: {verdict} (exit {code})" in found.log
+
+
+def test_the_real_check_of_a_made_up_run_needs_only_what_the_light_install_brings(act: Act, tmp_path: Path) -> None:
+    before = right(200, 160)
+    made_up_run(tmp_path / "made" / "run", [MadeUpTask("task_a", before, lost(before, 60))])
+    put_command(tmp_path / "bin", "diffharness", REAL_CHECK)
+    found = act(run="made/run", junit="out.junit.xml", comment="true")
+    assert found.outputs == {"verdict": "regression", "exit-code": "1"}
+    assert found.exit_code == 1
+    [comment] = _github(tmp_path)["comments"]
+    assert "task" in comment["body"]
+    assert "### ▼ diffharness check: regression (exit 1)" in comment["body"]
+    assert '<failure type="regression"' in (tmp_path / "out.junit.xml").read_text(encoding="utf-8")
+    imported = set((tmp_path / "imported.txt").read_text(encoding="utf-8").splitlines())
+    script = read_yaml(ROOT / "action.yml")["runs"]["steps"][0]["run"]
+    assert {"click", "rich", "pydantic", "numpy"} <= imported
+    assert not NEVER & imported
+    third_party = {name.lower() for name in imported} & _dependencies()
+    assert third_party <= set(re.findall(r"[a-z-]+", script))
+
+
+def _dependencies() -> set[str]:
+    """Names of what diffharness itself depends on."""
+    with (ROOT / "pyproject.toml").open("rb") as file:
+        listed = tomllib.load(file)["project"]["dependencies"]
+    return {re.split(r"[^A-Za-z0-9-]", name)[0].lower() for name in listed}
 
 
 def test_nothing_is_posted_unless_asked_for(act: Act, tmp_path: Path) -> None:
