@@ -28,6 +28,8 @@ def real_figures(seed: int, work: Path, limit: int = LIMIT) -> dict[str, Any]:
         corpus=tuple(str(file) for file in sorted((REAL / "corpus").glob("*.jsonl"))),
         limit=limit,
         controls=False,
+        random_sets=0,
+        shapley="none",
         seed=seed,
         output=work / f"real-{seed}",
     )
