@@ -4,10 +4,14 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test lint format bench pictures lock clean
+.PHONY: demo story test lint format bench pictures lock clean
 
 demo: $(READY)
 	$(BIN)/diffharness demo
+
+# A fine-tune that gains on average and loses safety, at the gate.
+story: $(READY)
+	OMP_WAIT_POLICY=PASSIVE $(BIN)/python examples/gate_story.py --light
 
 test: lint
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile
@@ -28,6 +32,8 @@ bench: $(READY)
 	$(BIN)/python -m tests.benchmarks.intervals --json reports/benchmarks/intervals.json
 	$(BIN)/python -m tests.benchmarks.account --json reports/benchmarks/account.json
 	$(BIN)/python -m tests.benchmarks.nulls --json reports/benchmarks/nulls.json
+	$(BIN)/python -m tests.benchmarks.gate --json reports/benchmarks/gate.json
+	$(BIN)/python -m tests.benchmarks.page --json reports/benchmarks/page.json
 	$(BIN)/python -m tests.benchmarks.crosscoder --json reports/benchmarks/crosscoder.json $(if $(PEER),--peer $(PEER))
 
 pictures: $(READY)

@@ -1,7 +1,7 @@
 """The stages of a run, in order, and what each is made from.
 
-    evaluate ─► compare ─► validate ────────────────────────────┐
-    harvest ──► train ───► latents ──► account ─► checks ────────┴─► report
+    evaluate ─► compare ─► validate ─────────────────────────────────────────────┐
+    harvest ──► train ───► latents ──► account ─► documents, checks, claims, … ────┴─► report
 
 A stage leaves its artifact in the run's folder; one whose fingerprint stands is not run again, and models and tasks
 are only loaded when a stage needs them.

@@ -75,3 +75,11 @@ def test_a_check_imports_neither_torch_nor_lm_eval(tmp_path: Path) -> None:
     )
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert found.stdout.strip().splitlines()[-1] == "HEAVY [] 1"
+
+
+def test_names_in_an_error_are_no_command_to_a_runner(tmp_path: Path) -> None:
+    """GitHub reads commands from standard error too."""
+    found = CliRunner(env={"GITHUB_ACTIONS": "true"}).invoke(main, ["check", str(tmp_path / "x\n::error::hello")])
+    assert found.exit_code in (2, 4)
+    assert "hello" in found.stderr
+    assert "::error" not in found.stderr

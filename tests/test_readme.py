@@ -115,4 +115,7 @@ def test_the_policy_is_one(tmp_path):
 
     file = tmp_path / "gate.yaml"
     file.write_text(blocks("yaml")[0], encoding="utf-8")
-    assert read_policy(file).rule_of("gsm8k").margin.value == 0.02
+    rule = read_policy(file).rule_of("gsm8k")
+    assert rule is not None
+    assert rule.margin is not None
+    assert rule.margin.value == 0.02

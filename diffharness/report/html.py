@@ -116,7 +116,7 @@ def render_html(report: Report, drawn: Iterable[Figure] | None = None) -> str:
 
 def _latents_section(environment: Environment, report: Report, carded: tuple[Latent, ...], room: int) -> str:
     """The section of the latents in about `room` bytes: a few cards, a list for readers without script, the data."""
-    shared = {"carded": {latent.index for latent in carded}}
+    shared: dict[str, Any] = {"carded": {latent.index for latent in carded}}
     shared["m"] = environment.get_template("macros.jinja").make_module(shared)
     card = environment.get_template("_card.html.jinja")
 

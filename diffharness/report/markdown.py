@@ -14,6 +14,7 @@ from diffharness.report.ablated import markdown_ablated
 from diffharness.report.account_notes import account_notes
 from diffharness.report.claims import markdown_claims
 from diffharness.report.depth import markdown_depth
+from diffharness.report.documents import markdown_flips as markdown_documents
 from diffharness.report.flips import markdown_flips
 from diffharness.report.markdown_latents import add_inside, add_latents
 from diffharness.report.markdown_trust import add_provenance, add_trust
@@ -128,6 +129,10 @@ def _why(page: Page, report: Report, pictures: list[tuple[str, str, str | None]]
             left_out += 1
     if left_out:
         page.add(f"… and {left_out} more tasks with a gap, in `report.html`.")
+    flipped = markdown_documents(report)
+    if flipped:
+        summary = "<details><summary>The strongest flips, to their tokens</summary>"
+        page.add("\n\n".join([summary, *flipped, "</details>"]), reserved, name="the strongest flips")
     for block in markdown_ablated(report):
         page.add(block, reserved, name="a what-if")
     beaten = markdown_claims(report)

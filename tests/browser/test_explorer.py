@@ -77,7 +77,7 @@ def test_search_finds_a_token_of_a_text_and_nothing_where_there_is_none(page, la
 
 @pytest.mark.parametrize("hand", ["mouse", "Enter", "Space"])
 def test_a_card_opens_by_mouse_and_by_keyboard_and_is_built_then(page, latents, hand):
-    latent = latents[len(latents) // 4]
+    latent = [latent for latent in latents if latent.examples][-1]
     _tools(page).get_by_role("searchbox").fill(f"latent {latent.index}")
     card = _card(page, latent.index)
     expect(card).to_be_visible()

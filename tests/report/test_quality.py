@@ -98,7 +98,7 @@ def test_every_pair_of_decoders_has_its_histograms(report: Report, stale: Report
 
 
 def test_reports_of_before_still_open_and_are_shown(before: Report) -> None:
-    assert SCHEMA_VERSION == "1.4"
+    assert SCHEMA_VERSION == "1.5"
     quality = before.quality[0]
     assert (splice_sentence(quality), stability_sentence(quality)) == (None, None)
     (pair,) = decoder_pairs(quality)

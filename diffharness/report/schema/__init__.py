@@ -95,7 +95,7 @@ __all__ = [
     "component_label",
 ]
 
-SCHEMA_VERSION = "1.4"
+SCHEMA_VERSION = "1.5"
 
 
 class RunInfo(Model):

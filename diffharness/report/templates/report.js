@@ -269,6 +269,9 @@ function explore(list) {
       (place === null || latent.t.some(([at]) => at === place)) &&
       (!wanted.length || matches(textOf(latent), wanted)));
     if (place !== null) found = found.slice().sort((a, b) => share(b) - share(a));
+    const number = wanted.find((word) => /^\d+$/.test(word));
+    const own = found.find((latent) => String(latent.i) === number);  // the latent of that number before those near it
+    if (own) found = [own, ...found.filter((latent) => latent !== own)];
     n = SHOWN_AT_FIRST;
     draw();
   };
