@@ -1,4 +1,4 @@
-"""Makes `reports/example`: the demo's report and the README's picture of it. Needs Chromium (`apt install chromium`).
+"""Makes `reports/example`: the demo's report and the README's pictures of it. Needs Chromium (`apt install chromium`).
 
 make demo && make pictures
 """
@@ -6,17 +6,16 @@ make demo && make pictures
 from __future__ import annotations
 
 import shutil
-import subprocess
 import sys
-import tempfile
 from pathlib import Path
 
 import click
+from playwright.sync_api import Page, sync_playwright
 
 ROOT = Path(__file__).resolve().parents[1]
 DEMO, EXAMPLE = ROOT / "reports" / "demo", ROOT / "reports" / "example"
 KEPT = ("report.html", "report.md", "report.json", "run.yaml", "figures")
-SIZE = (1180, 1560)
+WIDTH, HEIGHT = 1180, 1560
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 
 
@@ -33,15 +32,30 @@ def copy_example() -> None:
             (EXAMPLE / name).write_text(text, encoding="utf-8")
 
 
-def photograph(browser: str, page: Path, picture: Path) -> None:
-    """A screenshot of the top of a page."""
-    with tempfile.TemporaryDirectory() as profile:
-        command = [
-            browser, "--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking",
-            "--hide-scrollbars", f"--user-data-dir={profile}", f"--window-size={SIZE[0]},{SIZE[1]}",
-            f"--screenshot={picture}", page.resolve().as_uri(),
-        ]  # fmt: skip
-        subprocess.run(command, check=True, capture_output=True, timeout=120)
+def photograph(browser: str, report: Path, folder: Path) -> None:
+    """The top of a report, the account of its first task, and that task's first document that flipped."""
+    with sync_playwright() as playwright:
+        page = playwright.chromium.launch(executable_path=browser).new_page(
+            viewport={"width": WIDTH, "height": HEIGHT}, device_scale_factor=1
+        )
+        page.goto(report.resolve().as_uri())
+        page.screenshot(path=folder / "report.png")
+        task = "details.task:has(.flipped)"
+        _show(page, task)
+        page.screenshot(path=folder / "account.png", clip={"x": 0, "y": 46, "width": WIDTH, "height": 860})
+        _show(page, f"{task} .flipped")
+        page.screenshot(path=folder / "document.png", clip={"x": 0, "y": 46, "width": WIDTH, "height": 790})
+
+
+def _show(page: Page, selector: str) -> None:
+    """Open the first element that fits, with all folds that it lies in, and bring it to the top."""
+    page.locator(selector).first.evaluate(
+        """element => {
+            for (let fold = element; fold; fold = fold.parentElement.closest("details")) fold.open = true;
+            element.scrollIntoView();
+            return new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)));
+        }"""
+    )
 
 
 def main() -> None:
@@ -52,7 +66,7 @@ def main() -> None:
     if not (DEMO / "report.html").is_file():
         sys.exit("no demo report; run `make demo` first")
     copy_example()
-    photograph(browser, EXAMPLE / "report.html", EXAMPLE / "report.png")
+    photograph(browser, EXAMPLE / "report.html", EXAMPLE)
     click.echo(f"wrote {EXAMPLE}")
 
 
