@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from jaxtyping import Float
 
 if TYPE_CHECKING:
+    from jaxtyping import Float
     from sacrebleu.metrics.base import Metric
 
 _MOST_LABELS = 32

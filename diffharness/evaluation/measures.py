@@ -8,10 +8,9 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from jaxtyping import Float, Int
 
 from diffharness.evaluation.corpus_metrics import Counts, count
 from diffharness.evaluation.scores import DocumentScore, MetricKey
@@ -25,6 +24,9 @@ from diffharness.statistics.paired import (
     resampled_result,
 )
 from diffharness.statistics.resampled import Recomputed, Resampled, Sums, sums_by_unit, unit_codes
+
+if TYPE_CHECKING:
+    from jaxtyping import Float, Int
 
 RATIOS = ("bits_per_byte", "byte_perplexity", "word_perplexity")
 """Metrics of which a document has a log-likelihood and what it is divided by."""

@@ -9,9 +9,9 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
-from jaxtyping import Float
 from numpy.typing import NDArray
 
 from diffharness.regression.evidence import one_sided
@@ -19,6 +19,9 @@ from diffharness.statistics.bca import Bca, Width
 from diffharness.statistics.distributions import student_cdf, student_quantile
 from diffharness.statistics.paired import FEW_CLUSTERS, FEW_DOCUMENTS, SKEWED
 from diffharness.statistics.resampled import Draws
+
+if TYPE_CHECKING:
+    from jaxtyping import Float
 
 FEW_DIFFERING = 30
 """Below so many units that differ, Hartigan's interval is laid over the bootstrap's."""

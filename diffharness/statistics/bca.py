@@ -6,12 +6,15 @@ Legend: R resamples, U units (documents, or whole clusters of them); trailing ax
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
-from jaxtyping import Bool, Float
 from numpy.typing import NDArray
 
 from diffharness.statistics.distributions import normal_cdf, normal_quantile, student_quantile
+
+if TYPE_CHECKING:
+    from jaxtyping import Bool, Float
 
 _TIE = 1e-12
 """Draws this close to the estimate, in shares of the largest draw, equal it but for rounding."""

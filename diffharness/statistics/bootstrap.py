@@ -9,18 +9,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
-from jaxtyping import Float, Int
 
 from diffharness.statistics.distributions import normal_cdf, student_quantile
+
+if TYPE_CHECKING:
+    from jaxtyping import Float, Int
 
 N_RESAMPLES = 2000
 _CHUNK_CELLS = 4_000_000
 """Cells of a weights or signs matrix held at a time (32 MB)."""
 
-Statistic = Callable[[Float[np.ndarray, "R N"]], Float[np.ndarray, "R ..."]]
+Statistic: TypeAlias = 'Callable[[Float[np.ndarray, "R N"]], Float[np.ndarray, "R ..."]]'
 
 
 @dataclass(frozen=True)

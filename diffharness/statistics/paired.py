@@ -7,11 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import numpy.typing as npt
-from jaxtyping import Float
 
 from diffharness.statistics.bootstrap import sign_flip_interval
 from diffharness.statistics.discordant import mcnemar_mid_p, tango_interval
@@ -26,6 +25,9 @@ from diffharness.statistics.resampled import (
     sums_by_unit,
     unit_codes,
 )
+
+if TYPE_CHECKING:
+    from jaxtyping import Float
 
 Verdict = Literal["improved", "regressed", "no change", "inconclusive"]
 

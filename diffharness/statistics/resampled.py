@@ -9,14 +9,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
-from jaxtyping import Bool, Float, Int
 from numpy.typing import NDArray
 
 from diffharness.statistics.bca import Bca, Width, skewness
+
+if TYPE_CHECKING:
+    from jaxtyping import Bool, Float, Int
 
 N_RESAMPLES = 5000
 """Of a gap: an end of the interval then lies within 4 % of the standard error of where it would with any number."""
@@ -28,7 +30,7 @@ _MOST_ROWS = 1000
 _MOST_EXACT = 13
 """Units that differ up to which all 2^n exchanges are enumerated."""
 
-Score = Callable[[Float[np.ndarray, "R *K C"]], Float[np.ndarray, "R ..."]]
+Score: TypeAlias = 'Callable[[Float[np.ndarray, "R *K C"]], Float[np.ndarray, "R ..."]]'
 
 
 class Resampled(Protocol):
