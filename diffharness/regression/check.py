@@ -210,7 +210,7 @@ def check(
     results = one.rules()
     if not results:
         raise UsageError(f"{source} has no rule for this run; name its tasks, or leave `tasks` out to gate all")
-    notes = (*one.notes, *crosscoder_notes(run, baseline))
+    notes = (*one.notes, *_other_pair(run, baseline, results), *crosscoder_notes(run, baseline))
     return settled(folder, file or OWN, results, notes, on_inconclusive or rules.defaults.on_inconclusive)
 
 
@@ -223,6 +223,19 @@ def settled(
     code = _INCONCLUSIVE[on_inconclusive] if verdict == "inconclusive" else EXIT_CODES[verdict]
     return Verdict(
         run=str(folder), against=against, verdict=verdict, exit_code=code, rules=tuple(rules), notes=tuple(notes)
+    )
+
+
+def _other_pair(run: FinishedRun, baseline: Baseline | None, results: Sequence[RuleResult]) -> tuple[str, ...]:
+    """That the mechanism is not that of the gap in the scores, where the blessed model is not the run's baseline."""
+    own = next(model for model in run.report.models if model.side == "baseline")
+    is_told = any(rule.why is not None or rule.kind in ("contribution", "specific") for rule in results)
+    if baseline is None or own.fingerprint == baseline.model_fingerprint or not is_told:
+        return ()
+    return (
+        f"scores are compared with the blessed model ({baseline.model}), but reasons and rules on the mechanism are of "
+        f"the run's own pair, whose baseline is another model ({own.name}); for the reasons of these gaps run the "
+        "candidate against the blessed model",
     )
 
 

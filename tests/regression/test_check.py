@@ -10,9 +10,10 @@ import pytest
 
 from diffharness.errors import RunError, UsageError
 from diffharness.regression.baseline import Baseline
-from diffharness.regression.blessing import bless_run
+from diffharness.regression.blessing import bless, bless_run
 from diffharness.regression.check import check
 from diffharness.regression.outcome import EXIT_CODES
+from diffharness.regression.scores import FinishedRun
 from tests.regression.made_up import MadeUpTask, lost, made_up_run, right
 
 BEFORE = right(400, 300)
@@ -59,6 +60,17 @@ def test_another_crosscoder_is_said(tmp_path: Path) -> None:
     file = blessed(tmp_path, SAME)
     found = check(made_up_run(tmp_path / "run", (SAME,), weights="cd" * 32), against=file)
     assert any("is not the blessed run's" in note for note in found.notes)
+
+
+def test_reasons_of_another_pair_are_said_to_be(tmp_path: Path) -> None:
+    """The account is of the run's own baseline, which need not be the model that was blessed."""
+    run = made_up_run(tmp_path / "run", (SAME, WORSE))
+    own = next(model for model in FinishedRun.open(run).report.models if model.side == "baseline")
+    for fingerprint, is_said in ((own.fingerprint, False), ("of another model", True)):
+        file = tmp_path / "kept.json"
+        bless(FinishedRun.open(run), "baseline").model_copy(update={"model_fingerprint": fingerprint}).save(file)
+        notes = check(run, against=file).notes
+        assert any("whose baseline is another model" in note for note in notes) == is_said
 
 
 def test_few_documents_are_inconclusive_and_the_code_is_as_asked(tmp_path: Path) -> None:
