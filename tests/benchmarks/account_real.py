@@ -12,7 +12,7 @@ from tests.benchmarks.account_truth import completeness_figures
 from tests.conftest import REAL
 
 BASELINE, CANDIDATE = "stories260K", "stories260K-grimm"
-LIMIT = 24
+LIMIT = 8
 """Documents a task."""
 
 
