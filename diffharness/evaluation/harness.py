@@ -10,8 +10,10 @@ results, `command_line.py` to its command line; outside this room nothing import
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -185,15 +187,16 @@ def evaluate(
     if progress is not None:
         _count_progress(model, progress)
     try:
-        results = lm_eval.simple_evaluate(
-            model=model,
-            tasks=list(chosen.values()),
-            task_manager=tasks.manager,
-            limit=limit,
-            bootstrap_iters=0,
-            log_samples=True,
-            **asked,
-        )
+        with _environment_described_once():
+            results = lm_eval.simple_evaluate(
+                model=model,
+                tasks=list(chosen.values()),
+                task_manager=tasks.manager,
+                limit=limit,
+                bootstrap_iters=0,
+                log_samples=True,
+                **asked,
+            )
     except DiffharnessError:
         raise
     except Exception as error:
@@ -206,6 +209,24 @@ def evaluate(
         # Requests and answers, which lm-eval keeps until the task is asked again.
         task._instances = None  # pyright: ignore[reportPrivateUsage]
     return evaluation, dict(results)
+
+
+@contextmanager
+def _environment_described_once() -> Iterator[None]:
+    """lm-eval describes the machine after every evaluation, by `pip list` too: seconds for each arm of a check."""
+    from torch.utils import collect_env
+
+    describe = collect_env.get_pretty_env_info
+    collect_env.get_pretty_env_info = partial(_environment, describe)
+    try:
+        yield
+    finally:
+        collect_env.get_pretty_env_info = describe
+
+
+@cache
+def _environment(describe: Callable[[], str]) -> str:
+    return describe()
 
 
 def _count_progress(model: RecordingModel, progress: Callable[[int, int], None]) -> None:

@@ -88,6 +88,22 @@ def test_progress_ends_with_every_request_answered(tiny_models, tiny_tasks):
     assert [done for done, _ in seen] == sorted(done for done, _ in seen)
 
 
+def test_the_machine_is_described_once_and_in_every_result(tiny_models, tiny_tasks, monkeypatch):
+    from torch.utils import collect_env
+
+    told = []
+
+    def describe() -> str:
+        told.append("this machine")
+        return told[-1]
+
+    monkeypatch.setattr(collect_env, "get_pretty_env_info", describe)
+    results = [harness.evaluate(tiny_models[0], tiny_tasks, only=["tiny_choice"], limit=1)[1] for _ in range(2)]
+    assert [result["pretty_env_info"] for result in results] == ["this machine"] * 2
+    assert len(told) == 1
+    assert collect_env.get_pretty_env_info is describe
+
+
 def test_groups_and_tasks_are_found_in_the_included_folder_alone(tiny, monkeypatch):
     whole = harness.TaskManager
 
