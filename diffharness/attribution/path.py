@@ -37,7 +37,7 @@ TOLERANCE = 0.01
 """Residual over max(|written| + |upper|, 0.01 unit) at which a document's quadrature is called complete."""
 WRITTEN_NODES = (8, 16, 32, 64)
 """Quadrature orders, tried until complete. Sums converge before parts do, hence not fewer to begin with."""
-READ_NODES = (48, 96, 192)
+READ_NODES = (48, 96, 192, 384)
 """The read line is long and passes states that no model visits."""
 X_B, X_C, START_B, START_C, SECOND_B, SECOND_C = range(6)
 """States that both stacks read: each model's own; its bias alone; its own without its latents."""
