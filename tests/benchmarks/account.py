@@ -53,6 +53,7 @@ def truth(runs: Sequence[PlantedRun]) -> tuple[dict[str, Any], list[Bound]]:
     figures = {**truth_figures(runs), **shapley_figures(runs)}
     asked = {
         "single tasks blamed rightly": ">= 0.95",
+        "single tasks blamed rightly by what is written": ">= 0.95",
         "exact checks with the sign of the contribution": ">= 0.95",
         "tasks whose contributions miss the gap": "<= 0",
         "single tasks blamed rightly, labels shuffled": f"<= {BY_CHANCE}",

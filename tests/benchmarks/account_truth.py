@@ -77,13 +77,15 @@ def planted_run(name: str, plant: Mapping[str, Any] | None, seed: int, work: Pat
 
 def truth_figures(runs: Sequence[PlantedRun]) -> dict[str, Any]:
     """Blame on single-capability tasks and composites, with its controls, and completeness over all runs."""
-    singles, composites, by_writing, checked, shuffled, blind, details = [], [], [], [], [], [], []
+    singles, composites, checked, shuffled, blind, details = [], [], [], [], [], []
+    written: dict[int, list[planted.Blame]] = {1: [], 2: []}
     for found in runs:
         single = planted.blames(found.report, found.plant.strengths, 1)
         composite = planted.blames(found.report, found.plant.strengths, 2)
         singles += single
         composites += composite
-        by_writing += [] if found.is_read_only else planted.blames(found.report, found.plant.strengths, 2, ("written",))
+        for n, own in written.items():
+            own += [] if found.is_read_only else planted.blames(found.report, found.plant.strengths, n, ("written",))
         checked += [] if found.is_read_only else [b.check_sign > 0 for b in single]
         details += [{"plant": found.name, "seed": found.seed, **asdict(b)} for b in (*single, *composite)]
         if single:
@@ -99,7 +101,8 @@ def truth_figures(runs: Sequence[PlantedRun]) -> dict[str, Any]:
         "exact checks with the sign of the contribution": mean(checked),
         "composite tasks with one capability moved": len(composites),
         "composites blamed rightly": mean(b.leader == b.moved for b in composites),
-        "composites blamed rightly by what is written": mean(b.leader == b.moved for b in by_writing),
+        "single tasks blamed rightly by what is written": mean(b.holds for b in written[1]),
+        "composites blamed rightly by what is written": mean(b.leader == b.moved for b in written[2]),
         "single tasks blamed rightly, labels shuffled": _weighted(shuffled),
         "single tasks tried with a random encoder": len(blind),
         "single tasks blamed rightly, random encoder": mean(blind),
