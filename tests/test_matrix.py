@@ -209,7 +209,8 @@ def test_a_file_may_list_the_candidates_and_options_of_one_pair_are_refused_ther
 
 def test_a_withheld_mechanism_leaves_scores_with_the_reason(done, tmp_path):
     from diffharness.assembly.matrix import matrix
-    from diffharness.report.matrix import remarks, render_html, render_markdown, unit_tables
+    from diffharness.report.matrix import remarks, render_html, render_markdown
+    from diffharness.report.side_by_side import unit_tables
 
     output, _ = done
     reports = {name: Report.load(output / name) for name in ("moved", "candidate")}

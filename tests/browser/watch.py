@@ -12,12 +12,13 @@ from typing import Any, Literal
 
 import axe_playwright_python
 import pytest
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from tests.pictures import BROWSERS
 
 PATIENCE_MS = 120_000
 """A machine that runs the whole suite is slow; nothing here is asserted of times."""
+expect.set_options(timeout=PATIENCE_MS / 2)
 PICTURES = "DIFFHARNESS_PICTURES"
 """The variable that names the folder in which pictures of the pages are kept."""
 _AXE = Path(axe_playwright_python.__file__).with_name("axe.min.js")

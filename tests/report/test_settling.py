@@ -48,7 +48,7 @@ def test_every_view_shows_them(marked: Report) -> None:
     print_report(marked, console)
     html, page, terminal = render_html(marked, figures(marked)), render_markdown(marked), console.export_text()
     for view in (html, page, terminal):
-        assert "all_of_them" in view.replace("\\_", "_")
+        assert "all_of_them" in view.replace("\\_", "_").replace("\u200b", "").replace("<wbr>", "")
         assert "4,321" in view
         assert "approximate" in view.lower()
     assert "(group)" in page
