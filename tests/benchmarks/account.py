@@ -1,6 +1,6 @@
 """Whether the account of the gap blames what was planted, is complete, and what it costs.
 
-    python -m tests.benchmarks.account --json FILE [--quick] [--seed N] [--seeds K] [--plants DIR] [--work DIR]
+    python -m tests.benchmarks.account --json FILE [--quick] [--seed N] [--seeds K] [--plants DIR] [--work DIR] [--no-costs]
 
 Organisms of seven plants and K seeds (2 by default), from N on, each evaluated and accounted for as `diffharness demo`
 does, on as many documents (`account_truth.py`); a real pair of small models, where it is on the machine
@@ -106,7 +106,8 @@ def _bounds(figures: Mapping[str, Any], asked: Mapping[str, str]) -> list[Bound]
 @click.option("--seeds", "n_seeds", type=click.IntRange(1), default=2)
 @click.option("--plants", type=click.Path(path_type=Path, exists=True, file_okay=False))
 @click.option("--work", type=click.Path(path_type=Path))
-def main(file: Path, quick: bool, seed: int, n_seeds: int, plants: Path | None, work: Path | None) -> None:
+@click.option("--costs/--no-costs", default=True, help="Measure times and memory too.")
+def main(file: Path, quick: bool, seed: int, n_seeds: int, plants: Path | None, work: Path | None, costs: bool) -> None:
     """Measure, and write the record."""
     cases = CASES if plants is None else {p.stem: yaml.safe_load(p.read_text()) for p in sorted(plants.glob("*.yaml"))}
     if not cases:
@@ -125,7 +126,7 @@ def main(file: Path, quick: bool, seed: int, n_seeds: int, plants: Path | None, 
         if "real pair: tasks" in figures:
             asked = {**_complete("real pair"), "real pair: tasks whose contributions miss the gap": "<= 0"}
             bounds += _bounds(figures, asked)
-        of_cost, cost_bounds = cost(runs[0], 3 if quick else 7, seed, say)
+        of_cost, cost_bounds = cost(runs[0], 3 if quick else 7, seed, say) if costs else ({}, [])
     write_record(file, {**figures, **of_cost}, [*bounds, *cost_bounds], seeds=seeds)
 
 
