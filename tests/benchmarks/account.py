@@ -1,12 +1,12 @@
 """Whether the account of the gap blames what was planted, is complete, and what it costs.
 
-    python -m tests.benchmarks.account --json FILE [--quick] [--seed N] [--seeds K] [--plants DIR] [--work DIR] [--no-costs]
+    python -m tests.benchmarks.account --json FILE [--quick] [--seed N] [--seeds K] [--plants DIR] [--work DIR]
 
 Organisms of seven plants and K seeds (2 by default), from N on, each evaluated and accounted for as `diffharness demo`
 does, on as many documents (`account_truth.py`); a real pair of small models, where it is on the machine
 (`account_real.py`); time against plain lm-eval, and memory (`account_speed.py`). `--plants DIR` takes every plant.yaml
 in DIR in place of the built-in plants; `--quick` takes the first plant under one seed and fewer rounds; `--work DIR`
-keeps the runs, so that an interrupted benchmark goes on.
+keeps the runs, so that an interrupted benchmark goes on; `--no-costs` leaves times and memory out.
 """
 
 from __future__ import annotations
