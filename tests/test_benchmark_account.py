@@ -198,7 +198,8 @@ def planted_account(n: int, n_latents: int, rng: np.random.Generator) -> TaskAcc
     return TaskAccount(
         task="task", forms=None, accounts=(), doc_ids=tuple(range(n)), baseline_N=np.zeros(n), candidate_N=ones,
         scale_N=ones, latents={"written": tuple(matrices[:2]), "read": tuple(matrices[2:])},
-        others_ONC=rng.gamma(2.0, size=(2, n, len(OTHERS))), second_prior_ON=np.zeros((2, n)), sample_N=ones,
+        others_ONC=rng.gamma(2.0, size=(2, n, len(OTHERS))), second_prior_ON=np.zeros((2, n)),
+        upper_ON=np.zeros((2, n)), sample_N=ones,
         weight_N=ones,
     )  # fmt: skip
 

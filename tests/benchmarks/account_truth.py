@@ -162,6 +162,7 @@ def shift_figures(runs: Sequence[PlantedRun]) -> dict[str, Any]:
                     "seed": found.seed,
                     "gap": planted.surrogate_gap(task),
                     "prior": prior.contribution,
+                    "on own states": prior.at_own_states,
                     "second start": prior.second_start,
                     "content-free": prior.is_content_free,
                 }
