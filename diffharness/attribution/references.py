@@ -20,11 +20,6 @@ import torch
 from diffharness.attribution.batches import Batch, DocumentForm, Rows
 from diffharness.errors import RunError
 
-N_REFERENCES = 1
-"""Texts a document: documents are many, and each draws its own; more make a single document's account steadier."""
-POOL = 256
-"""Texts to draw from."""
-
 
 class References:
     """Draws texts for documents; the same for a document in whatever batch it is.
@@ -33,13 +28,13 @@ class References:
         texts: token ids of each; a document's own sequences are never drawn for it.
         skipped_ids: ids without a code, left out of the texts but for their first token: where a document has a code,
             so has what it is read against.
-        n: texts a document.
+        n: texts a document. Documents are many, and each draws its own; more make a single one's account steadier.
 
     Raises:
         RunError: no text has a second token, or a document has none but its own.
     """
 
-    def __init__(self, texts: Sequence[tuple[int, ...]], skipped_ids: Collection[int] = (), n: int = N_REFERENCES):
+    def __init__(self, texts: Sequence[tuple[int, ...]], skipped_ids: Collection[int] = (), n: int = 1):
         self.n = n
         kept = [(ids, (ids[0], *(i for i in ids[1:] if i not in skipped_ids))) for ids in texts if ids]
         self._texts = [(whole, ids) for whole, ids in kept if len(ids) > 1]

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from diffharness import defaults
 from diffharness.stages.scoring import document_worth, outcomes, primary
 
 if TYPE_CHECKING:
@@ -43,11 +44,11 @@ def references_of(run: Run, task: str) -> References:
 
     Where all of them are the task's (no corpus, one task), its other documents.
     """
-    from diffharness.attribution.references import POOL, References
+    from diffharness.attribution.references import References
 
     texts = run.harvested.texts
     others = [text.ids for text in texts if text.source.rpartition(":")[0] != task]
-    return References((others or [text.ids for text in texts])[:POOL], run.session.skipped_ids)
+    return References((others or [text.ids for text in texts])[: defaults.REFERENCE_TEXTS], run.session.skipped_ids)
 
 
 @dataclass(frozen=True)

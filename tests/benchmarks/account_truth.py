@@ -12,6 +12,7 @@ import numpy as np
 from diffharness import defaults, organism
 from diffharness.config import RunConfig
 from diffharness.organism import Organism
+from diffharness.latents.taxonomy import UNCLEAR
 from diffharness.organism.plant import Plant
 from diffharness.pipeline import Run
 from diffharness.report.schema import Report, Task
@@ -101,6 +102,9 @@ def truth_figures(runs: Sequence[PlantedRun]) -> dict[str, Any]:
         "exact checks with the sign of the contribution": mean(checked),
         "composite tasks with one capability moved": len(composites),
         "composites blamed rightly": mean(b.leader == b.moved for b in composites),
+        "tasks of both kinds in which another capability leads": mean(
+            b.leader not in (b.moved, UNCLEAR) for b in (*singles, *composites)
+        ),
         "single tasks blamed rightly by what is written": mean(b.holds for b in written[1]),
         "composites blamed rightly by what is written": mean(b.leader == b.moved for b in written[2]),
         "single tasks blamed rightly, labels shuffled": _weighted(shuffled),
