@@ -11,8 +11,8 @@ import numpy as np
 
 from diffharness import defaults, organism
 from diffharness.config import RunConfig
-from diffharness.organism import Organism
 from diffharness.latents.taxonomy import UNCLEAR
+from diffharness.organism import Organism
 from diffharness.organism.plant import Plant
 from diffharness.pipeline import Run
 from diffharness.report.schema import Report, Task
