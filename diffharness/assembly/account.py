@@ -170,6 +170,7 @@ def _surrogate(
         rank_correlation=number(correlation),
         tracks=tracks,
         tracks_reason=reason,
+        higher_is_better=account.forms.higher_is_better,
     )
     return {
         "surrogate": surrogate.model_dump(mode="json"),

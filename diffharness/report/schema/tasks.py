@@ -71,6 +71,8 @@ class Surrogate(Model):
     tracks: bool
     tracks_reason: str
     """Why it does, or why nothing may be worded as a cause."""
+    higher_is_better: bool | None = None
+    """The stand-in's own direction (a log-likelihood rises where a perplexity falls); `None` in older reports."""
 
 
 class Document(Model):
