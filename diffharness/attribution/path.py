@@ -175,15 +175,15 @@ def account_of_batch(
         written.append(line.brackets(split, wanted_G, tolerated_G, written_nodes, watch))
     read: tuple[list[list[Bracket]], list[list[Bracket]]] = ([], [])
     n = 1 if references is None else references.n
-    parts = None if watch is None else lambda split, gradient_BTD: watch(split, gradient_BTD / n)
+    part = None if watch is None else lambda split, gradient_BTD: watch(split, gradient_BTD / n)
     for start in _starts(pair, states, None if references is None else references.rows(batch)):
         m_SMG = _scores(pair, batch, start.x_BTD)
         m_SXG[:, [START_B, START_C]] += m_SMG / n
         for m in (0, 1):
-            split = start.split(states, decoded[m], m)
             line = Line(batch, (start.x_BTD[m], x[m]), (pair.uppers[1], pair.uppers[0]))
             wanted_G = (m_SXG[1] - m_SXG[0])[X_B + m] - (m_SMG[1] - m_SMG[0])[m]
-            read[m].append(line.brackets(split, wanted_G, tolerated_G, read_nodes, parts))
+            split = start.split(states, decoded[m], m)
+            read[m].append(line.brackets(split, wanted_G, tolerated_G, read_nodes, part))
     return [
         DocumentAccount(
             doc_id=document.doc_id,
@@ -199,10 +199,9 @@ def account_of_batch(
 def _tolerated(m_SXG: np.ndarray, scale_G: np.ndarray) -> np.ndarray:
     """Which residual each bracket of a document may have, in units of m."""
     gap_G, upper_MG = m_SXG[1, X_C] - m_SXG[0, X_B], (m_SXG[1] - m_SXG[0])[[X_B, X_C]]
-    size_G = [
-        min(_size(s, gap, upper) for upper in uppers) for s, gap, uppers in zip(scale_G, gap_G, upper_MG.T, strict=True)
-    ]
-    return TOLERANCE * np.array(size_G) / (2 * np.maximum(np.abs(scale_G), 1e-300))
+    each = zip(scale_G, gap_G, upper_MG.T, strict=True)
+    size_G = np.array([min(_size(scale, gap, upper) for upper in uppers) for scale, gap, uppers in each])
+    return TOLERANCE * size_G / (2 * np.maximum(np.abs(scale_G), 1e-300))
 
 
 @dataclass(frozen=True)
