@@ -16,8 +16,8 @@ from diffharness.report.numbers import percent, signed
 from diffharness.report.schema import Claim, Component, Report, Task
 from diffharness.report.shapley import agreement_sentence, terminal_shapley
 from diffharness.report.text import brief, brief_label, clean, squeeze
-from diffharness.report.view import by_severity, is_explained, is_real, label, ordered, primary
-from diffharness.report.words import account_sentence, check_word
+from diffharness.report.view import is_explained, label, ordered
+from diffharness.report.words import account_sentence, check_word, to_explain
 
 _MOST_DRAWN = 3
 """Tasks with a bar a part; the tasks after them have a line each."""
@@ -38,11 +38,9 @@ def heading(words: str) -> Text:
 def terminal_why(report: Report, width: int) -> RenderableType:
     """The section: the largest gaps drawn, then a line a gap, then what was tried of all of them."""
     lines: list[RenderableType] = [Text(""), heading("Why")]
-    if report.validation.mechanism_withheld is not None:
-        return Group(*lines, Text(f"Withheld: {clean(report.validation.mechanism_withheld)}"))
-    real = [task for task in by_severity(primary(report)) if is_real(task)]
-    if not real:
-        return Group(*lines, Text("There is no gap to explain."))
+    real, nothing = to_explain(report)
+    if nothing is not None:
+        return Group(*lines, Text(clean(nothing)))
     for task in real[:_MOST_DRAWN]:
         lines += _explained(report, task, width)
     lines += [_told(task, width) for task in real[_MOST_DRAWN:_MOST_WHY]]
