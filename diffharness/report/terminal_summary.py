@@ -20,7 +20,7 @@ from diffharness.report.numbers import count, percent, plain, signed
 from diffharness.report.schema import Report, Task
 from diffharness.report.settling import approximate_sentence, shown
 from diffharness.report.terminal import head, leaderboard
-from diffharness.report.terminal_why import drawn, heading, part_words
+from diffharness.report.terminal_why import MOST_PARTS, drawn, heading, part_words
 from diffharness.report.text import brief, clean, squeeze
 from diffharness.report.view import changed_latents, is_explained, protocols
 from diffharness.report.words import account_sentence, rescored_sentence, to_explain
@@ -117,7 +117,8 @@ def _parts(task: Task, room: int) -> str:
     if not is_explained(task) or task.surrogate is None:
         return account_sentence(task)
     before = f"of {signed(task.surrogate.gap)}: "
-    return before + _fitting(part_words(task), room - len(before))
+    said = (before + part_words(task, most) for most in range(MOST_PARTS, 0, -1))
+    return next((words for words in said if len(words) <= room), before + part_words(task, 1))
 
 
 def _causes(report: Report, width: int) -> Text:
