@@ -47,9 +47,8 @@ def model_side(side: str) -> str:
 
 def title(side: str) -> str:
     """What the stage of an evaluation does."""
-    return (
-        "evaluate the candidate in the baseline's template" if side == SHARED else f"evaluate the {side} with lm-eval"
-    )
+    called = "candidate in the baseline's template" if side == SHARED else side
+    return f"evaluate the {called} with lm-eval"
 
 
 def asked_from(config: RunConfig, side: str, baseline: str) -> list[str]:
