@@ -91,6 +91,11 @@ def check_options(config: RunConfig) -> None:
                 f"--{name.replace('_', '-')} is of one pair of models, and a matrix trains one crosscoder over all; "
                 "leave it out, or use `diffharness run`"
             )
+    if config.own_templates:
+        raise UsageError(
+            "--own-templates is of one candidate, and a matrix asks all models in the baseline's template; leave it "
+            "out, or use `diffharness run`"
+        )
     if config.layer == AUTO:
         raise UsageError("--layer auto chooses for one pair, and a matrix has one layer for all; name a layer")
     if len(config.annotator) > 1:

@@ -110,6 +110,9 @@ def run_options(with_models: bool) -> Callable[[Callable[..., None]], Callable[.
         click.option("--num-fewshot", type=int, help="Examples before each document  [as the task says]"),
         click.option("--apply-chat-template/--no-chat-template", default=None, help="Put prompts into the baseline's "
                      "chat template, for both models alike  [no]"),
+        click.option("--own-templates/--one-template", default=None, help="With --apply-chat-template: score the "
+                     "candidate in its own chat template. It is asked in the baseline's too, and what the template "
+                     "makes of a gap is a part of its own, `prompt`  [one template]"),
         click.option("--fewshot-as-multiturn/--no-fewshot-as-multiturn", default=None, help="Make examples turns of "
                      "the conversation  [as lm-eval]"),
         click.option("--system-instruction", metavar="TEXT", help="What comes before every prompt."),

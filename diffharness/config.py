@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from diffharness import defaults
 from diffharness.errors import UsageError
 from diffharness.secrets import without_secrets
+from diffharness.templates import refused
 
 ASKED = ("num_fewshot", "apply_chat_template", "fewshot_as_multiturn", "system_instruction", "gen_kwargs")
 """Options that change what models are asked; lm-eval's own names."""
@@ -100,6 +101,8 @@ class RunConfig(BaseModel):
     """Examples before each document; by default as many as the task says."""
     apply_chat_template: bool = False
     """Whether prompts are put into the baseline's chat template, for both models alike."""
+    own_templates: bool = False
+    """Whether the candidate's scores are of its own chat template instead (`templates.py`)."""
     fewshot_as_multiturn: bool | None = None
     """Whether examples are turns of the conversation; by default as lm-eval does."""
     system_instruction: str | None = None
@@ -197,6 +200,8 @@ class RunConfig(BaseModel):
                 raise ValueError(
                     f"replay_{side} names the weights to replay {side}_results with; give these, or only {side}"
                 )
+        if (reason := refused(self)) is not None:
+            raise ValueError(reason)
         recorded = self.baseline_results is not None
         if recorded and (asked := next((name for name in ASKED if getattr(self, name) not in (None, False)), None)):
             raise ValueError(f"{asked} is settled by the recorded evaluations; leave it out")

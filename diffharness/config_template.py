@@ -19,6 +19,7 @@ tasks: [hellaswag, arc_easy]
 batch_size: {defaults.BATCH_SIZE}
 # num_fewshot: 5
 # apply_chat_template: true  # the baseline's, for both models alike
+# own_templates: true        # score the candidate in its own; what that makes of a gap is a part of it, `prompt`
 # system_instruction: You are a helpful assistant.
 # gen_kwargs: temperature=0,max_gen_toks=64
 

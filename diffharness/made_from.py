@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from diffharness import __version__
 from diffharness.artifacts import fingerprint, path_fingerprint
 from diffharness.latents.annotators.spec import parse_annotator
+from diffharness.templates import asked_from, model_side
 
 if TYPE_CHECKING:
     from diffharness.config import RunConfig
@@ -37,20 +38,23 @@ def stage_fingerprint(name: str, made_from: Any) -> str:
 def evaluated_from(run: Run, side: str) -> list[Any]:
     """What a side's scores are made from."""
     return [
-        run.session.model_fingerprints[side],
+        run.session.model_fingerprints[model_side(side)],
         run.session.tasks_fingerprint,
         run.config.limit,
         run.session.protocol,
         run.config.batch_size,
         run.config.device,
         path_fingerprint(run.recorded[side].folder) if side in run.recorded else None,
+        *asked_from(run.config, side, run.session.model_fingerprints["baseline"]),
     ]
 
 
 def harvested_from(run: Run) -> list[Any]:
     """What the activations are made from."""
     config, session = run.config, run.session
-    texts = [*config.corpus, *session.corpus_fingerprints] or [run.evaluation(s).fingerprint for s in run.compared]
+    texts = [*config.corpus, *session.corpus_fingerprints] or [
+        run.evaluation(run.shared(s)).fingerprint for s in run.compared
+    ]
     return [
         {s: session.model_fingerprints[s] for s in run.sides},
         texts,

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
-from diffharness import defaults
+from diffharness import defaults, templates
 from diffharness.artifacts import Workspace
 from diffharness.assembly import depth
 from diffharness.command import default_command
@@ -124,10 +124,16 @@ class Run:
         """lm-eval's scores, documents and ledger of one side."""
         from diffharness import stages
 
+        if self.shared(side) != side:
+            self.evaluation(self.shared(side))  # first: its copy where the templates are equal
         made_from = evaluated_from(self, side)
         work = lambda folder, report: stages.evaluate(self, side, folder, report)  # noqa: E731
-        title = f"evaluate the {side} with lm-eval" if side not in self.recorded else f"read the {side}'s evaluation"
+        title = templates.title(side) if side not in self.recorded else f"read the {side}'s evaluation"
         return self.stage(f"evaluate {side}", title, made_from, work, f"evaluation/{side}")
+
+    def shared(self, side: str) -> str:
+        """The evaluation in which a side was asked as the baseline was, which all but its scores is made from."""
+        return templates.shared_side(self.config, side)
 
     def load_evaluation(self, side: str) -> Evaluation:
         """What `evaluation` left."""
@@ -140,8 +146,8 @@ class Run:
         from diffharness import stages
 
         made_from = [
-            *(self.evaluation(s).fingerprint for s in self.sides), self.config.metric, self.config.cluster,
-            self.config.seed,
+            *(self.evaluation(s).fingerprint for s in dict.fromkeys([*self.sides, *map(self.shared, self.sides)])),
+            self.config.metric, self.config.cluster, self.config.seed,
         ]  # fmt: skip
         work = lambda folder, _report: stages.compare(self, folder)  # noqa: E731
         return self.stage("compare", "compare the scores in pairs of documents", made_from, work)
@@ -160,7 +166,7 @@ class Run:
 
         self.comparison()  # finds what can not be compared, before anything is replayed
         made_from = [
-            *(self.evaluation(s).fingerprint for s in self.sides), self.session.layer_fingerprint,
+            *(self.evaluation(self.shared(s)).fingerprint for s in self.sides), self.session.layer_fingerprint,
             self.config.activation_dtype,
         ]  # fmt: skip
         work = lambda folder, report: stages.validate(self, folder, report)  # noqa: E731
@@ -207,7 +213,7 @@ class Run:
         config, main = self.config, sides == MAIN
         made_from = [
             self.crosscoder(sides).fingerprint, *named_from(config), config.nu_reconstruction, config.nu_error,
-            [*(self.evaluation(s).fingerprint for s in MAIN), config.metric] if main else None,
+            [*(self.evaluation(self.shared(s)).fingerprint for s in MAIN), config.metric] if main else None,
         ]  # fmt: skip
         work = lambda folder, report: stages.describe_latents(self, sides, folder, report)  # noqa: E731
         return self.stage(

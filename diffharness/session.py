@@ -7,7 +7,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from diffharness import defaults
+from diffharness import defaults, templates
 from diffharness.architecture import Architecture, read_architecture
 from diffharness.artifacts import fingerprint, model_fingerprint, path_fingerprint, split_model_args
 from diffharness.config import ASKED, AUTO, RunConfig
@@ -232,11 +232,7 @@ class Session:
         """
         from diffharness.evaluation.tokenizers import compare_tokenizers
 
-        if self.config.apply_chat_template and not self.architectures["baseline"].tokenizer.chat_template:
-            raise UsageError(
-                "--apply-chat-template: the baseline's tokenizer has no chat template; leave the option out, or name a "
-                "tokenizer that has one in the model arguments (pretrained=...,tokenizer=...)"
-            )
+        asked = templates.check(self.config, self.architectures)
         sizes = {side: a.hidden_size for side, a in self.architectures.items()}
         for side, size in sizes.items():
             if size != sizes["baseline"]:
@@ -256,7 +252,7 @@ class Session:
             self.tasks.check_metric(self.config.metric)
         if self.config.needs_tasks:
             _ = self.tasks
-        return (*notes, *self._check_corpora())
+        return (*notes, *asked, *self._check_corpora())
 
     def _check_crosscoder(self, d_model: int) -> None:
         """Find options of the crosscoder that can not work, or a loaded one that does not fit."""

@@ -57,7 +57,7 @@ def write_contributions(accounts: Sequence[TaskAccount], categories: Sequence[st
             columns["origin"] += [key.origin] * n
             columns["category"] += [key.category] * n
             columns["contribution"] += parts.values_NC[:, c].tolist()
-            columns["contribution_raw"] += parts.raw_NC[:, c].tolist()
+            columns["contribution_raw"] += [number(value) for value in parts.raw_NC[:, c].tolist()]
             columns["interaction"] += parts.interaction_NC[:, c].tolist()
     text, real = pa.string(), pa.float64()
     types = [text, pa.int64(), real, text, text, text, real, real, real]
@@ -125,7 +125,7 @@ def _component(account: TaskAccount, part: ComponentSum, q_value: float) -> dict
         "origin": part.key.origin,
         "category": part.key.category,
         "contribution": part.contribution,
-        "contribution_raw": part.contribution_raw,
+        "contribution_raw": number(part.contribution_raw),
         "interaction": part.interaction,
         "low": part.low,
         "high": part.high,

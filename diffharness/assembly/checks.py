@@ -39,7 +39,7 @@ def clear_contributions(
 
 def no_check_reason(part: Mapping[str, Any], gap: float, *, moved: bool) -> str:
     """Why a component has no exact check."""
-    if part["kind"] != "latents":
+    if part["kind"] not in ("latents", "prompt"):
         return "only latents can be put back"
     if not moved:
         return "no gap to explain"

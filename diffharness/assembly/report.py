@@ -261,7 +261,9 @@ def _components(
     gap = found["surrogate"]["gap"]
     parts = []
     for part in found["components"]:
-        check = ablations.get((task, part["category"], part["origin"])) if part["kind"] == "latents" else None
+        origin = "prompt" if part["kind"] == "prompt" else part["origin"]
+        has_check = part["kind"] in ("latents", "prompt")
+        check = ablations.get((task, part["category"], origin)) if has_check else None
         parts.append(
             schema.Component(
                 **{key: part[key] for key in _COMPONENT},

@@ -1,6 +1,6 @@
 """Categories summed over a run's tasks, with intervals by drawing documents anew: of one run, or of several together.
 
-Legend: N documents of a task, K parts (a category's latents, bias, error, prior; written and read together), R
+Legend: N documents of a task, K parts (a category's latents, bias, error, prior, prompt; written and read together), R
 resamples.
 """
 

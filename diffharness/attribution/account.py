@@ -18,6 +18,7 @@ from scipy import sparse
 
 from diffharness.attribution.forms import TaskForms
 from diffharness.attribution.path import Bracket, DocumentAccount
+from diffharness.attribution.prompt import PromptEffect
 from diffharness.statistics.bootstrap import bootstrap_means, percentile_interval, sign_flip_p
 from diffharness.statistics.ranks import spearman
 
@@ -42,6 +43,8 @@ OTHERS = (
     ComponentKey("error", READ, None),
     ComponentKey("prior", None, None),
 )
+PROMPT = ComponentKey("prompt", None, None)
+"""Only where the candidate was asked in its own chat template too (`prompt.py`)."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +55,7 @@ class ComponentSum:
     contribution: float
     """Mean over documents, in the surrogate's unit."""
     contribution_raw: float
-    """Mean over documents, in units of m."""
+    """Mean over documents, in units of m; NaN for the prompt of generated answers, which no path integrates."""
     interaction: float
     """Half of what the two orders differ by."""
     low: float
@@ -73,6 +76,7 @@ class TaskAccount:
     baseline_N: np.ndarray
     """M_b a document."""
     candidate_N: np.ndarray
+    """M_c a document, of its own prompt where that is accounted for."""
     scale_N: np.ndarray
     latents: Mapping[str, tuple[sparse.csr_array, sparse.csr_array]]
     """By origin and order: what each latent contributes (N, L)."""
@@ -85,6 +89,8 @@ class TaskAccount:
     """How many of the task's documents each stands for."""
     weight_N: np.ndarray
     """The same times what it weighs in the task's score (its bytes, where the score is a ratio)."""
+    prompt_N2: Float[np.ndarray, "N 2"] | None = None
+    """What the candidate's own prompt makes of M and of m; `None` where both models were asked alike."""
 
     def mean(self, values: np.ndarray | sparse.csr_array) -> np.ndarray:
         """The task's value of numbers a document (N) or (N, C)."""
@@ -122,6 +128,7 @@ def collect(
     accounts: Sequence[DocumentAccount],
     n_latents: int,
     sample: Mapping[int, float] | None = None,
+    prompt: Mapping[int, PromptEffect] | None = None,
 ) -> TaskAccount:
     """Lay a task's document accounts out as arrays, with zeros for documents whose score can not differ.
 
@@ -131,6 +138,7 @@ def collect(
         accounts: those that were accounted for.
         n_latents: of the crosscoder.
         sample: how many documents each of these stands for; by default 1.
+        prompt: of every document, what the candidate's own prompt makes of its score; by default there is none.
     """
     by_id = {a.doc_id: a for a in accounts}
     doc_ids = tuple(sorted([*by_id, *forms.constant]))
@@ -158,13 +166,14 @@ def collect(
                 orders[order].append(empty if bracket is None else bracket.latents)
     sample_N = np.array([1.0 if sample is None else sample.get(d, 1.0) for d in doc_ids])
     mean_weight = float(np.mean(list(forms.weights.values())))
+    prompt_N2 = None if prompt is None else np.array([(prompt[d].metric, prompt[d].m) for d in doc_ids])
     return TaskAccount(
         task=task,
         forms=forms,
         accounts=tuple(accounts),
         doc_ids=doc_ids,
         baseline_N=baseline_N,
-        candidate_N=candidate_N,
+        candidate_N=candidate_N if prompt_N2 is None else candidate_N + prompt_N2[:, 0],
         scale_N=scale_N,
         latents={
             origin: (sparse.csr_array(sparse.vstack(orders[0])), sparse.csr_array(sparse.vstack(orders[1])))
@@ -175,6 +184,7 @@ def collect(
         upper_ON=upper_ON,
         sample_N=sample_N,
         weight_N=sample_N * np.array([forms.weights[d] for d in doc_ids]) / mean_weight,
+        prompt_N2=prompt_N2,
     )
 
 
@@ -196,9 +206,15 @@ class Contributions:
     """Half of (candidate's stack first − baseline's stack first), in the surrogate's unit; the prior and read parts
     have one too, and over all components it is 0."""
 
+    def with_prompt(self, prompt_N2: Float[np.ndarray, "N 2"]) -> Contributions:
+        """The same and `PROMPT`, which no order of the stacks is of."""
+        columns = prompt_N2[:, :1], prompt_N2[:, 1:], np.zeros((len(prompt_N2), 1))
+        parts = self.values_NC, self.raw_NC, self.interaction_NC
+        return Contributions((*self.keys, PROMPT), *(np.hstack(pair) for pair in zip(parts, columns, strict=True)))
+
 
 def contributions(account: TaskAccount, categories: Sequence[str], names: Sequence[str]) -> Contributions:
-    """Each document's components: latents by category and origin, then `OTHERS`."""
+    """Each document's components: latents by category and origin, then `OTHERS`, then `PROMPT` where there is one."""
     member_LK = category_matrix(categories, names)
     keys = [ComponentKey("latents", origin, name) for origin in (WRITTEN, READ) for name in names]
     orders = [
@@ -207,7 +223,8 @@ def contributions(account: TaskAccount, categories: Sequence[str], names: Sequen
     ]
     raw_NC, scale_N1 = (orders[0] + orders[1]) / 2, account.scale_N[:, None]
     half_NC = (orders[0] - orders[1]) / 2
-    return Contributions((*keys, *OTHERS), scale_N1 * raw_NC, raw_NC, scale_N1 * half_NC)
+    found = Contributions((*keys, *OTHERS), scale_N1 * raw_NC, raw_NC, scale_N1 * half_NC)
+    return found if account.prompt_N2 is None else found.with_prompt(account.prompt_N2)
 
 
 def sum_components(

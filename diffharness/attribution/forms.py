@@ -170,7 +170,7 @@ def _generated(
         pairs = _pairs(doc_id, rows, sides[1][doc_id])
         n_repeats = max(n_repeats, len(pairs))
         alone = alone or baseline[doc_id].scalar(metric.metric) is None
-        r_b, r_c = (_own_score(side[doc_id], metric, document_value) for side in (baseline, candidate))
+        r_b, r_c = (document_score(side[doc_id], metric, document_value) for side in (baseline, candidate))
         different = [(own, other) for own, other in pairs if own.targets != other.targets]
         if r_b == r_c or not different:
             constant[doc_id] = r_b
@@ -197,7 +197,7 @@ def _pairs(doc_id: int, rows: list[Reading], others: list[Reading]) -> list[tupl
     return list(zip(rows, others, strict=True))
 
 
-def _own_score(score: DocumentScore, metric: MetricKey, document_value: DocumentValue | None) -> float:
+def document_score(score: DocumentScore, metric: MetricKey, document_value: DocumentValue | None) -> float:
     """One document's metric, whatever it takes to make a number of it."""
     found = score.scalar(metric.metric)
     if found is None and document_value is not None and metric.metric in score.values:

@@ -74,7 +74,10 @@ class _Check:
             rule = self.policy.rule_of(name)
             if rule is None:
                 continue
-            pairs = pair_tasks(name, self.before, self.after, intersect=self.intersect, file=self.file)
+            pairs = pair_tasks(
+                name, self.before, self.after, intersect=self.intersect, file=self.file,
+                by_design=self.file is None and self.run.has_own_templates,
+            )  # fmt: skip
             if pairs is None:
                 where = "the run" if name not in self.after.tasks else self.file
                 self.notes.append(f"{name}: left out, {where} does not have it")

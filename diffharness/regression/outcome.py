@@ -40,7 +40,7 @@ class FlippedDocument(Model):
 
 
 class Carried(Model):
-    """Where a task's loss lies: its whole surrogate gap in three parts."""
+    """Where a task's loss lies: its whole surrogate gap in parts."""
 
     specific_latents: float
     """What latents specific to either side write."""
@@ -50,6 +50,8 @@ class Carried(Model):
     """Error, written and read, and the bias."""
     upper: float
     """The prior, or the upper layers where they are not split."""
+    prompt: float = 0.0
+    """The candidate's own chat template in place of the baseline's, where it was asked in both."""
     sentence: str
 
 

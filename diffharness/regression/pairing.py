@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from diffharness.regression.scores import SideScores, TaskScores
@@ -28,7 +28,13 @@ class Refused:
 
 
 def pair_tasks(
-    name: str, before: SideScores, after: SideScores, *, intersect: bool, file: str | None
+    name: str,
+    before: SideScores,
+    after: SideScores,
+    *,
+    intersect: bool,
+    file: str | None,
+    by_design: bool = False,
 ) -> Pairs | Refused | None:
     """Pair a task's documents.
 
@@ -38,6 +44,7 @@ def pair_tasks(
         after: the candidate's.
         intersect: whether to go on with the documents that match.
         file: how messages call the baseline file; `None` where both sides are of one run.
+        by_design: whether the two sides have prompts of their own (`--own-templates`), so that those may differ.
 
     Returns:
         The pairs, why there are none, or `None` for a task that one side lacks where that is accepted.
@@ -60,6 +67,9 @@ def pair_tasks(
         )
     if (settled := _asked_otherwise(before.settings, after.settings, ("gen_kwargs",))) is not None:
         return Refused(f"answers were generated otherwise: {settled}; ask alike, or bless a run of these settings")
+    if by_design:
+        here = replace(here, asked=here.documents)
+        there = replace(there, asked=there.documents)
     return _pair(there, here, _settings(before, after), intersect=intersect, source=source)
 
 

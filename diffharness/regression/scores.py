@@ -97,6 +97,11 @@ class FinishedRun:
         """By task, the row of its first metric."""
         return {t.task: t for t in self.report.tasks if t.is_primary and not t.is_group}
 
+    @property
+    def has_own_templates(self) -> bool:
+        """Whether its candidate was asked in a chat template of its own."""
+        return bool(self.report.provenance.config.get("own_templates"))
+
     def side(self, side: str) -> SideScores:
         """The scores of one side, document by document.
 

@@ -92,7 +92,7 @@ def _flipped(task: Task) -> tuple[FlippedDocument, ...]:
 
 
 def _carried(report: Report, task: Task) -> Carried:
-    """The surrogate's gap in four parts, which sum to it but for what the quadrature missed."""
+    """The surrogate's gap in five parts, which sum to it but for what the quadrature missed."""
     specific = sum(
         latent.contributions.get(task.task, 0.0) - latent.read.get(task.task, 0.0)
         for latent in report.latents
@@ -100,15 +100,17 @@ def _carried(report: Report, task: Task) -> Carried:
     )
     latents = _total(task.components, "latents")
     error = _total(task.components, "error", "bias")
-    upper = _total(task.components, "prior", "upper", "prompt")
+    upper = _total(task.components, "prior", "upper")
+    prompt = _total(task.components, "prompt")
     parts = {
         "latents specific to one of the models": specific,
         "latents that both models have": latents - specific,
         "what the crosscoder does not read (error and bias)": error,
         "the layers above, before any latent": upper,
+        "the candidate's own chat template in place of the baseline's": prompt,
     }
     return Carried(
-        specific_latents=specific, other_latents=latents - specific, error=error, upper=upper,
+        specific_latents=specific, other_latents=latents - specific, error=error, upper=upper, prompt=prompt,
         sentence=_sentence(task, parts),
     )  # fmt: skip
 

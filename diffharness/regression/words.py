@@ -64,6 +64,7 @@ def carried(found: Carried) -> str:
         f"other latents {signed(found.other_latents)}",
         f"error {signed(found.error)}",
         f"upper layers {signed(found.upper)}",
+        *([f"own chat template {signed(found.prompt)}"] if found.prompt else []),
     )
     return f"{found.sentence.strip().rstrip('.')} ({', '.join(parts)})"
 

@@ -14,11 +14,11 @@ _MOST_SEEDS = 3
 
 
 def account_notes(task: Task) -> tuple[str, ...]:
-    """Notes on an account of a real gap: how it arose, the error, the prior, the interaction, odd shares, seeds."""
+    """Notes on an account of a real gap: how it arose, error, prior, prompt, interaction, odd shares, seeds."""
     if task.surrogate is None or not task.components or not is_real(task) or not task.surrogate.gap:
         return ()
-    found = (_origins(task), _upper(task), _error(task), _prior(task), _interaction(task), _shares(task), _seeds(task))
-    return tuple(note for note in found if note is not None)
+    notes = (_origins, _upper, _error, _prior, _prompt, _interaction, _shares, _seeds)
+    return tuple(said for note in notes if (said := note(task)) is not None)
 
 
 def _sum(task: Task, *, kind: str | None = None, origin: str | None = None) -> float:
@@ -74,6 +74,20 @@ def _prior(task: Task) -> str | None:
         "" if prior.second_start is None else f", and by {signed(prior.second_start)} on them without their latents"
     )
     return f"The prior ({signed(prior.contribution)}) can not be called a shift without content: {own}{second}."
+
+
+def _prompt(task: Task) -> str | None:
+    """How much the own template makes of the gap, and what the rest is of."""
+    prompt = next((c for c in task.components if c.kind == "prompt"), None)
+    if prompt is None:
+        return None
+    said = (
+        f"The candidate's own chat template in place of the baseline's makes {signed(prompt.contribution)} of it "
+        f"{interval(prompt.interval)}; all other parts are of both models asked in the baseline's"
+    )
+    if prompt.ablation is None:
+        return f"{said}."
+    return f"{said}, in which the candidate scores {plain(prompt.ablation.score)} ({task.metric})."
 
 
 def _interaction(task: Task) -> str | None:

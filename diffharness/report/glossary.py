@@ -21,7 +21,10 @@ GLOSSARY: dict[str, str] = {
     ),
     "not tracked": "What the metric's gap has and the surrogate's has not. The account is silent about it.",
     "account": "The split of a task's surrogate gap into components. They add up to it, as far as completeness says.",
-    "component": "One part of a gap: the latents of a category, written or read, or the bias, the error or the prior.",
+    "component": (
+        "One part of a gap: the latents of a category, written or read, or the bias, the error, the prior; and the "
+        "prompt, where the candidate was asked in a chat template of its own."
+    ),
     "contribution": "How much a component adds to the surrogate's gap.",
     "written": "Part of a gap that stems from what the candidate writes differently at the compared layer.",
     "read": "Part of a gap that stems from how the layers above read the same state differently.",
@@ -36,10 +39,14 @@ GLOSSARY: dict[str, str] = {
         "What the two models' upper layers make differently of unrelated texts: a shift of the answers regardless of "
         "content, where they differ as much on the task's own documents."
     ),
-    "prompt": "Part of a gap that stems from the candidate being asked in its own chat template.",
+    "prompt": (
+        "Part of a gap that stems from the candidate's own chat template in place of the baseline's. All other parts "
+        "are of both models asked in the baseline's."
+    ),
     "exact check": (
         "The candidate is scored again by lm-eval with the latents of a category put back to the baseline's "
-        "version. The change in the real metric is what the category is worth there."
+        "version. The change in the real metric is what the category is worth there. Of the prompt it is the change "
+        "from the baseline's chat template to the candidate's own."
     ),
     "share": "Contribution divided by the gap. Parts that work against the gap have a negative share.",
     "q-value": "A p-value corrected for the number of comparisons (Benjamini–Hochberg).",

@@ -63,7 +63,7 @@ class SideBySide(Protocol):
 
     @property
     def parts(self) -> tuple[MatrixPart, ...]:
-        """What a category, or the bias, an error, the prior, carries of these sums."""
+        """What a category, or the bias, an error, the prior, the prompt, carries of these sums."""
         ...
 
 
@@ -92,7 +92,7 @@ def score_rows(shown: SideBySide) -> list[tuple[str, tuple[MatrixCell | None, ..
 
 
 def unit_tables(shown: SideBySide) -> list[UnitTable]:
-    """A table a unit: categories by their largest cell, then bias, errors and prior."""
+    """A table a unit: categories by their largest cell, then bias, errors, prior and prompt."""
     made = []
     for unit in dict.fromkeys(whole.unit for whole in shown.sums):
         sums = {whole.candidate: whole for whole in shown.sums if whole.unit == unit}

@@ -185,7 +185,7 @@ def part_name(part: Part) -> str:
         "error": "what the crosscoder does not reconstruct",
         "upper": "the upper layers",
         "prior": "the prior",
-        "prompt": "the prompt",
+        "prompt": "the candidate's own chat template in place of the baseline's",
     }.get(part.kind, part.kind)
 
 
@@ -218,7 +218,7 @@ def check_sentence(task: Task, part: Part, claims: Sequence[Claim] = ()) -> str:
         reason = _as_clause(written.ablation_reason or "no reason was recorded")
         return f"There is no exact check of {name}: {reason}."
     check = written.ablation
-    moved = f"without their change the candidate scores {plain(check.score)}, not {plain(task.candidate)}"
+    moved = f"without their change the candidate scores {plain(check.score)}, not {plain(_asked_alike(task))}"
     if not check_agrees(task, written):
         return (
             f"The exact check does not agree about {name} ({signed(check.change)} {task.metric}), "
@@ -237,6 +237,12 @@ def check_sentence(task: Task, part: Part, claims: Sequence[Claim] = ()) -> str:
     if written.contribution * (task.surrogate.gap if task.surrogate else 0.0) < 0:
         return f"The exact check agrees that {name} work against the gap: {moved}."
     return f"The exact check agrees that {name} are a cause: {moved}."
+
+
+def _asked_alike(task: Task) -> float:
+    """What the candidate scores where it is asked in the baseline's chat template, as the exact checks ask it."""
+    own = next((c.ablation for c in task.components if c.kind == "prompt" and c.ablation is not None), None)
+    return task.candidate if own is None else own.score
 
 
 def _short_of(claim: Claim) -> str:

@@ -7,7 +7,7 @@ any of these counts, both models must reproduce their own scores to the byte wit
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -43,7 +43,7 @@ class ArmScorer:
     def __init__(self, run: Run, total: int = 1, progress: Progress = lambda _done, _total: None) -> None:
         self.run = run
         self.crosscoder = load_crosscoder(run, MAIN)
-        self._protocols = [run.load_evaluation(side).settings.get("protocol") for side in MAIN]
+        self._protocols = [run.load_evaluation(run.shared(side)).settings.get("protocol") for side in MAIN]
         self._total, self._progress, self._n_done = total, progress, 0
 
     def score(self, target: int, arm: Arm | None, only: Sequence[str] | None = None) -> Evaluation:
@@ -73,7 +73,7 @@ class ArmScorer:
             progress=lambda done, total: self._progress(place * total + done, n * total),
         )  # fmt: skip
         self._n_done += 1
-        _same_questions(found, run.load_evaluation(MAIN[target]))
+        _same_questions(found, run.load_evaluation(run.shared(MAIN[target])))
         return clustered(run, found)
 
     def reproduced(self, target: int) -> Evaluation:
@@ -87,7 +87,7 @@ class ArmScorer:
         """
         from diffharness.attribution.interventions import Arm
 
-        recorded = load_clustered(self.run, MAIN[target])
+        recorded = load_clustered(self.run, self.run.shared(MAIN[target]))
         nothing = self.score(target, Arm("nothing"))
         if first_difference(nothing, recorded) is None:
             return recorded
@@ -202,6 +202,18 @@ def exact_check(
         changes = (swapped_without, swapped), (baseline_without, baseline)
         rows += [_effect(run, name, category, "read", *changes, score=swapped_without) for name in names]
     return [row.body() for row in rows]
+
+
+def prompt_check(run: Run, tasks: Collection[str]) -> list[dict[str, Any]]:
+    """Rows of what the candidate's own chat template makes of tasks' real metrics; none where it was not asked in it.
+
+    `origin` is `prompt`, `score` is of the candidate in the baseline's template.
+    """
+    if run.shared("candidate") == "candidate":
+        return []
+    change = load_clustered(run, run.shared("candidate")), load_clustered(run, "candidate")
+    names = [info.name for info in change[0].tasks if info.name in tasks]
+    return [_effect(run, name, None, "prompt", change, score=change[0]).body() for name in names]
 
 
 def _effect(

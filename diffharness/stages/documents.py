@@ -35,7 +35,7 @@ def documents(run: Run, folder: Path, progress: Progress) -> None:
     if not moved:
         write_json(folder / "documents.json", [])
         return
-    scored = scored_tasks(run, lambda _done, _total: None)
+    scored = scored_tasks(run, lambda _done, _total: None, run.shared("candidate"))
     kinds = document_kinds(scored, np.random.default_rng(run.config.seed))
     contributions = Contributions.load(run.account().folder / "contributions.parquet")
     forms, reasons = forms_of(run, moved)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from diffharness import defaults
-from diffharness.stages.forms import drawn_of, forms_of, references_of
+from diffharness.stages.forms import drawn_of, forms_of, prompts_of, references_of
 from diffharness.stages.naming import is_named_by_probes, probes_of, taxonomy_of
 from diffharness.stages.reading import (
     MAIN,
@@ -53,6 +53,8 @@ def task_accounts(
     from diffharness.attribution.path import account_for
 
     forms, reasons = forms_of(run, only)
+    prompts, unanswered = prompts_of(run, forms)
+    forms, reasons = {name: forms[name] for name in prompts}, {**reasons, **unanswered}
     pair = model_pair(run, crosscoder)
     drawn = drawn_of(run, forms, n_documents or run.config.attribution_documents)
     total, done, accounts = sum(len(d.stands_for) for d in drawn.values()), 0, []
@@ -63,12 +65,12 @@ def task_accounts(
             pair, chosen, references_of(run, name), progress=lambda n, _, before=done: progress(before + n, total)
         )
         done += len(chosen)
-        accounts.append(collect(name, task, found, crosscoder.n_latents, stands_for))
+        accounts.append(collect(name, task, found, crosscoder.n_latents, stands_for, prompts[name]))
     return accounts, reasons
 
 
 def account(run: Run, folder: Path, progress: Progress) -> None:
-    """Split every task's gap over categories (written and read), bias, error and prior."""
+    """Split every task's gap over categories (written and read), bias, error, prior and, if there is one, prompt."""
     from diffharness.assembly.account import accounts, write_contributions
 
     crosscoder = load_crosscoder(run, MAIN)
@@ -93,10 +95,12 @@ def account(run: Run, folder: Path, progress: Progress) -> None:
 def check(run: Run, folder: Path, progress: Progress) -> None:
     """Run the models without each clearly contributing category and let lm-eval score what is left."""
     from diffharness.assembly.checks import clear_contributions
-    from diffharness.stages.checking import exact_check
+    from diffharness.assembly.scores import moved_tasks
+    from diffharness.stages.checking import exact_check, prompt_check
 
     wanted = clear_contributions(read_rows(run), read_account(run)["tasks"], run.config.smallest_effect)
-    write_json(folder / "checks.json", exact_check(run, wanted, progress))
+    moved = moved_tasks(read_rows(run), run.config.smallest_effect)
+    write_json(folder / "checks.json", [*exact_check(run, wanted, progress), *prompt_check(run, moved)])
 
 
 def control(run: Run, folder: Path, progress: Progress) -> None:

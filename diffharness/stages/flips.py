@@ -28,9 +28,15 @@ def flips(run: Run, folder: Path, progress: Progress) -> None:
     write_json(folder / "flips.json", [row.model_dump(mode="json") for row in found])
 
 
-def scored_tasks(run: Run, progress: Progress) -> list[Scored]:
-    """All tasks' documents with their scores on the primary metric."""
-    evaluations = run.load_evaluation("baseline"), run.load_evaluation("candidate")
+def scored_tasks(run: Run, progress: Progress, candidate: str = "candidate") -> list[Scored]:
+    """All tasks' documents with their scores on the primary metric.
+
+    Args:
+        run: whose.
+        progress: tasks done.
+        candidate: which of its evaluations; its scores' by default, else the one that both models were asked alike in.
+    """
+    evaluations = run.load_evaluation("baseline"), run.load_evaluation(candidate)
     gaps = {row["task"]: row["gap"] for row in read_rows(run) if row["is_primary"]}
     tasks = []
     for done, info in enumerate(evaluations[0].tasks):

@@ -13,6 +13,7 @@ from diffharness.stages.scoring import document_worth, outcomes, primary
 
 if TYPE_CHECKING:
     from diffharness.attribution.forms import TaskForms
+    from diffharness.attribution.prompt import PromptEffect
     from diffharness.attribution.references import References
     from diffharness.pipeline import Run
 
@@ -26,7 +27,7 @@ def forms_of(run: Run, only: Collection[str] | None = None) -> tuple[dict[str, T
     """
     from diffharness.attribution.forms import NoAccountError, task_forms
 
-    baseline, candidate = run.load_evaluation("baseline"), run.load_evaluation("candidate")
+    baseline, candidate = run.load_evaluation("baseline"), run.load_evaluation(run.shared("candidate"))
     forms, reasons = {}, {}
     for info in baseline.tasks:
         if only is not None and info.name not in only:
@@ -49,6 +50,28 @@ def references_of(run: Run, task: str) -> References:
     texts = run.harvested.texts
     others = [text.ids for text in texts if text.source.rpartition(":")[0] != task]
     return References((others or [text.ids for text in texts])[: defaults.REFERENCE_TEXTS], run.session.skipped_ids)
+
+
+def prompts_of(run: Run, tasks: Collection[str]) -> tuple[dict[str, dict[int, PromptEffect] | None], dict[str, str]]:
+    """By task, what the candidate's own chat template makes of every document, and the reason for those without.
+
+    `None` for all tasks where both models were asked in one template.
+    """
+    from diffharness.attribution.forms import NoAccountError
+    from diffharness.attribution.prompt import prompt_effects
+
+    if run.shared("candidate") == "candidate":
+        return dict.fromkeys(tasks), {}
+    own, shared = run.load_evaluation("candidate"), run.load_evaluation(run.shared("candidate"))
+    found: dict[str, dict[int, PromptEffect] | None] = {}
+    reasons = {}
+    for info in shared.tasks:
+        if info.name in tasks:
+            try:
+                found[info.name] = prompt_effects(info.name, primary(run, info), own, shared, document_worth(run, info))
+            except NoAccountError as reason:
+                reasons[info.name] = f"of the candidate's own template: {reason}"
+    return found, reasons
 
 
 @dataclass(frozen=True)

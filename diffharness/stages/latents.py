@@ -188,7 +188,7 @@ def _documents(run: Run) -> _Documents:
     numbers: dict[tuple[str, int], int] = {}
     read: dict[tuple[int, ...], set[int]] = {}
     for side in MAIN:
-        for reading in run.load_evaluation(side).ledger:
+        for reading in run.load_evaluation(run.shared(side)).ledger:
             if len(reading.ids) > 1:
                 number = numbers.setdefault((reading.task, reading.doc_id), len(numbers))
                 read.setdefault(reading.ids, set()).add(number)

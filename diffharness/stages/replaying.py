@@ -135,7 +135,7 @@ def _ledger_texts(run: Run, rng: np.random.Generator) -> tuple[list[Text], dict[
     read: dict[tuple[int, ...], str] = {}
     n_readings = 0
     for side in run.compared:
-        for reading in run.load_evaluation(side).ledger:
+        for reading in run.load_evaluation(run.shared(side)).ledger:
             n_readings += 1
             if len(reading.ids) > 1:
                 read.setdefault(reading.ids, f"{reading.task}:{reading.doc_id}")

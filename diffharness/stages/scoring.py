@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from diffharness import templates
 from diffharness.errors import UsageError
 from diffharness.report import schema
 from diffharness.stages.reading import Progress, write_json
@@ -24,16 +25,21 @@ def evaluate(run: Run, side: str, folder: Path, progress: Progress) -> None:
     if side in run.recorded:
         _take_over(run, side, folder)
         return
+    if run.shared(side) != side and templates.are_equal(run.session.architectures):
+        _copy(run.evaluation(run.shared(side)).folder, folder)
+        return
     from diffharness.evaluation import harness
 
-    evaluation, results = harness.evaluate(
-        run.session.model(side),
-        run.session.tasks,
-        limit=run.config.limit,
-        protocol=run.session.protocol,
-        model_args=run.session.model_args[side],
-        progress=progress,
-    )
+    model = templates.model_side(side)
+    with templates.own_template(run.session, side):
+        evaluation, results = harness.evaluate(
+            run.session.model(model),
+            run.session.tasks,
+            limit=run.config.limit,
+            protocol=run.session.protocol,
+            model_args=run.session.model_args[model],
+            progress=progress,
+        )
     evaluation.save(folder)
     harness.write_results(results, folder)
 
@@ -42,9 +48,7 @@ def _take_over(run: Run, side: str, folder: Path) -> None:
     """Copy a recording, or rebuild an evaluation from the files of plain lm-eval."""
     recorded = run.recorded[side]
     if recorded.files is None:
-        for file in recorded.folder.iterdir():
-            if file.is_file() and file.name != "manifest.json":
-                shutil.copyfile(file, folder / file.name)
+        _copy(recorded.folder, folder)
         return
     from diffharness.evaluation.transcript_options import load_recorded_tasks
     from diffharness.evaluation.transcripts import read_transcript
@@ -52,6 +56,13 @@ def _take_over(run: Run, side: str, folder: Path) -> None:
     tasks = load_recorded_tasks(recorded.files, run.config.include_path)
     model, args = run.session.model(side), run.session.model_args[side]
     read_transcript(recorded.files, model, tasks, model_args=args).save(folder)
+
+
+def _copy(source: Path, folder: Path) -> None:
+    """An evaluation's files, without the manifest of a recording."""
+    for file in source.iterdir():
+        if file.is_file() and file.name != "manifest.json":
+            shutil.copyfile(file, folder / file.name)
 
 
 def primary(run: Run, info: TaskInfo) -> MetricKey:
@@ -77,13 +88,15 @@ def compare(run: Run, folder: Path) -> None:
 
     evaluations = {side: load_clustered(run, side) for side in run.sides}
     baseline, candidate = evaluations["baseline"], evaluations["candidate"]
-    asked = comparison.comparability(baseline, candidate)
+    name = run.shared("candidate")
+    shared = evaluations[name] if name in evaluations else load_clustered(run, name)
+    asked, read = (comparison.comparability(baseline, other) for other in (candidate, shared))
     _check_metric(run.config.metric, baseline.tasks)
-    for evaluation in (baseline, candidate):
+    for evaluation in (baseline, shared):
         for info in evaluation.tasks:
             run.session.check_tokens(evaluation.ledger.tokens(info.name), f"task {info.name!r}")
     keys = _cluster_keys(run)
-    notes = (*run.check(), *asked.notes, *_not_exact(evaluations), *_not_clustered(run, baseline.tasks, keys))
+    notes = (*run.check(), *read.notes, *_not_exact(evaluations), *_not_clustered(run, baseline.tasks, keys))
     rng = np.random.default_rng(run.config.seed)
     rows = []
     for info in baseline.tasks:
@@ -172,7 +185,7 @@ def outcomes(run: Run, keys: Sequence[tuple[str, int]]) -> np.ndarray:
     """
     from diffharness.evaluation.comparison import document_metric
 
-    evaluations = [run.load_evaluation(side) for side in ("baseline", "candidate")]
+    evaluations = [run.load_evaluation(run.shared(side)) for side in ("baseline", "candidate")]
     found: dict[tuple[str, int], float] = {}
     for info in evaluations[0].tasks:
         metric = primary(run, info)

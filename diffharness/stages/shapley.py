@@ -97,7 +97,7 @@ def _row(run: Run, task: _Task, pair: ModelPair, progress: Progress) -> schema.S
     from diffharness.evaluation.comparison import clusters
 
     rng = np.random.default_rng(run.config.seed)
-    of_task = load_clustered(run, "candidate").of(task.name, task.metric.filter)
+    of_task = load_clustered(run, run.shared("candidate")).of(task.name, task.metric.filter)
     documents = [of_task[doc_id] for doc_id in task.written.doc_ids]
     weight_N = np.array([task.forms.weights[d.doc_id] for d in documents]) / np.mean(list(task.forms.weights.values()))
     categories = read_categories(run)

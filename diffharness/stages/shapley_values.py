@@ -50,7 +50,7 @@ def likelihood_values(
     """
     from diffharness.attribution.real_metric import DocumentScorer, SetScores
 
-    candidate, name = run.load_evaluation("candidate"), documents[0].task
+    candidate, name = run.load_evaluation(run.shared("candidate")), documents[0].task
     of_task = candidate.ledger.by_document(name)
     readings = {document.doc_id: of_task.get(document.doc_id, []) for document in documents}
     rolling = candidate.task(name).output_type == "loglikelihood_rolling"
@@ -79,7 +79,7 @@ def generated_values(
     from diffharness.attribution.real_metric import is_same
     from diffharness.evaluation import harness
 
-    candidate, name = run.load_evaluation("candidate"), documents[0].task
+    candidate, name = run.load_evaluation(run.shared("candidate")), documents[0].task
     if run.config.shapley != "all":
         raise NoShapleyError("its answers are generated, anew for every set of categories; --shapley all does so")
     if candidate.task(name).sampled:

@@ -28,7 +28,7 @@ def validate(run: Run, folder: Path, progress: Progress) -> None:
     from diffharness.activations.validity import sampled_readings, withheld_reason
     from diffharness.assembly.account import model_info
 
-    evaluations = {side: run.load_evaluation(side) for side in MAIN}
+    evaluations = {side: run.load_evaluation(run.shared(side)) for side in MAIN}
     sampled = {
         (info.name, side): sampled_readings(
             [r for own in evaluation.ledger.by_document(info.name).values() for r in own]

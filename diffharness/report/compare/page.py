@@ -55,7 +55,7 @@ def render_html(comparison: Comparison) -> str:
 
 
 def task_tables(comparison: Comparison) -> Iterator[TaskTable]:
-    """A table a task that is summed: latents by their largest cell, then bias, errors and prior."""
+    """A table a task that is summed: latents by their largest cell, then bias, errors, prior and prompt."""
     by_task: dict[str, list[TaskPart]] = {}
     for part in comparison.accounts:
         by_task.setdefault(part.task, []).append(part)

@@ -61,7 +61,7 @@ class MatrixSum(Model):
 
 
 class MatrixPart(Model):
-    """What one category (or the bias, an error, the prior) carries of a candidate's summed gaps."""
+    """What one category (or the bias, an error, the prior, the prompt) carries of a candidate's summed gaps."""
 
     candidate: str
     unit: str

@@ -11,7 +11,8 @@ class Ablation(Model):
     """The exact check, in lm-eval's own metric, by running the models with another state at the layer.
 
     Of what is written: the candidate with a category's latents put back to the baseline's version. Of what is read: the
-    category taken out of the baseline's state under either model's layers above.
+    category taken out of the baseline's state under either model's layers above. Of `prompt`: the candidate asked in
+    the baseline's chat template (`score`), and what its own changes.
     """
 
     score: float
@@ -28,13 +29,15 @@ class Component(Model):
     """One part of a task's gap."""
 
     kind: Literal["latents", "bias", "error", "upper", "prior", "prompt"]
+    """`prompt`: the candidate's own chat template in place of the baseline's, where `--own-templates` was given."""
     origin: Literal["written", "read"] | None
     category: str | None
     """For `latents` only."""
     contribution: float
     """In the surrogate's unit."""
-    contribution_raw: float
-    """In the unit that the path integrates (log-odds or log-likelihood)."""
+    contribution_raw: float | None
+    """In the unit that the path integrates (log-odds or log-likelihood); `None` for the `prompt` of generated answers,
+    which no path integrates."""
     interaction: float | None = None
     """Half of what the two orders (whose upper layers come first) make of it differ by, in the surrogate's unit."""
     interval: Interval
