@@ -44,7 +44,7 @@ ORGANISM_TASKS = ("organism_safety", "organism_multilingual", "organism_facts", 
 """One of every output type."""
 SIZES = workload.Sizes(hidden_size=128, n_layers=4, n_words=2000, n_documents=4, n_answers=1, prompt_words=(90, 90))
 BATCH_SIZE, N_LATENTS, K = 32, 512, 8
-MEMORY_DOCUMENTS = 40
+MEMORY_DOCUMENTS = 80
 """Four batches: with fewer, what the allocator keeps of freed blocks still grows."""
 PROMPT, ANSWER = 90, 4
 """Tokens of a document whose memory is measured; four choices each."""
