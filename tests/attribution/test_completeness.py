@@ -14,7 +14,7 @@ from scipy import sparse
 
 from diffharness.attribution import line as room
 from diffharness.attribution.batches import DocumentForm, Span
-from diffharness.attribution.path import account_for
+from diffharness.attribution.path import TOLERANCE, account_for
 from diffharness.attribution.states import ModelPair, PairStates
 from diffharness.attribution.surrogates import TargetProbability
 from tests.attribution.test_path import FINE, FORMS
@@ -53,7 +53,7 @@ def test_a_gradient_that_is_5_percent_off_shows_as_incompleteness(pair, monkeypa
         np.testing.assert_allclose(found, 0.05, rtol=0.01)
     form = FORMS["perplexity"]
     (account,) = account_for(pair, [form], written_nodes=(8, 16), read_nodes=(24, 48))
-    assert account.incompleteness > room.TOLERANCE
+    assert account.incompleteness > TOLERANCE
     assert [b.n_nodes for b in account.written + account.read] == [16, 16, 48, 48], "more nodes were tried"
 
 
@@ -86,7 +86,7 @@ def test_a_branch_without_gradient_shows_in_every_bracket_that_it_is_part_of(exa
     assert written[:, 0].min() > 0.01, "the candidate's stack is integrated in the first order"
     assert written[:, 1].max() < 1e-3, "the baseline's, which is sound, in the second"
     assert read.min() > 0.01
-    assert min(a.incompleteness for a in accounts) > room.TOLERANCE
+    assert min(a.incompleteness for a in accounts) > TOLERANCE
 
 
 def test_a_latent_that_is_left_out_of_the_split_shows_in_both_brackets(pair, accounts, monkeypatch):
@@ -117,7 +117,7 @@ def test_only_incomplete_documents_are_done_again_with_more_nodes(pair):
     rising = account_for(pair, forms, written_nodes=(2, 16), read_nodes=(6, 48))
     seen = {"written": set(), "read": set()}
     for one, two, found in zip(few, more, rising, strict=True):
-        assert found.incompleteness <= room.TOLERANCE
+        assert found.incompleteness <= TOLERANCE
         for kind, nodes in seen.items():
             for first, second, used in zip(getattr(one, kind), getattr(two, kind), getattr(found, kind), strict=True):
                 complete = abs(first.residual) <= tolerated(one)
@@ -142,7 +142,7 @@ def test_what_too_few_nodes_miss_is_kept_as_the_residual(pair, accounts):
             size = max(abs(account.scale) * (abs(gap - upper) + abs(upper)), 0.01)
             worst = max(worst, abs(account.scale) * (abs(written.residual) + abs(read.residual)) / size)
         assert account.incompleteness == pytest.approx(worst)
-        assert account.incompleteness > room.TOLERANCE
+        assert account.incompleteness > TOLERANCE
 
 
 @pytest.mark.parametrize("log_odds", [12, 20])
