@@ -19,6 +19,7 @@ from diffharness.config import RunConfig
 from diffharness.errors import UsageError
 from diffharness.evaluation import harness
 from diffharness.evaluation.scores import Evaluation
+from diffharness.made_from import evaluated_from
 from diffharness.pipeline import Run
 from diffharness.regression.check import check
 from diffharness.report.html import render_html
@@ -26,9 +27,12 @@ from diffharness.report.markdown import render_markdown
 from diffharness.report.schema import Component, Report
 from diffharness.report.view import waterfall
 from diffharness.session import Session
+from diffharness.stages.checking import CANDIDATE, ArmScorer
 from tests.tiny import ONLY_ACCOUNT, tokenizer
 
-BASELINES = "{% for m in messages %}old {{ m['content'] }} ? {% endfor %}{% if add_generation_prompt %}it is {% endif %}"
+BASELINES = (
+    "{% for m in messages %}old {{ m['content'] }} ? {% endfor %}{% if add_generation_prompt %}it is {% endif %}"
+)
 OWN = "{% for m in messages %}{{ m['content'] }} {% endfor %}"
 """Nothing around the words, as in the texts that the candidate learned by heart: in it, it knows its answers."""
 TASKS = ("tiny_choice", "tiny_word", "tiny_text", "tiny_answer")
@@ -108,7 +112,7 @@ def test_the_scores_are_of_the_own_template_and_the_rest_of_the_baselines(own, a
         assert len(prompts) >= 24
         assert all(p.startswith(start) and p.rstrip().endswith(end) for p in prompts)
         assert any("?" in p and p.startswith("old ") for p in prompts) == (name != "candidate")
-    scores = {t.task: t.scores for t in side(folder, "candidate").tasks}
+    scores = {t.name: t.scores for t in side(folder, "candidate").tasks}
     shared = {t.task: t.candidate for t in alike[1].tasks if t.is_primary}
     for task in (t for t in report.tasks if t.is_primary):
         assert task.candidate == scores[task.task][f"{task.metric},{task.filter}"]
@@ -186,14 +190,11 @@ def test_all_other_parts_are_those_of_a_run_without_the_option(own, alike):
     assert [c.maximum for c in own[1].validation.replay] == [c.maximum for c in alike[1].validation.replay]
 
 
-def test_exact_checks_are_of_the_candidate_asked_in_the_baselines_template(own, alike):
-    mine, theirs = (json.loads((folder / "checks.json").read_text()) for folder, _ in (own, alike))
-    key = lambda row: (row["task"], row["category"], row["origin"])  # noqa: E731
-    both = {key(row): row for row in theirs}.keys() & {key(row): row for row in mine}.keys()
-    assert both
-    by_key = ({key(row): row for row in rows} for rows in (mine, theirs))
-    found = [{k: rows[k] for k in both} for rows in by_key]
-    assert found[0] == found[1]
+def test_exact_checks_are_of_the_candidate_asked_in_the_baselines_template(own, alike, options):
+    folder = own[0]
+    scorer = ArmScorer(Run(RunConfig.make({**options, **ASKED, "output": folder})))
+    assert scorer.reproduced(CANDIDATE).ledger == side(folder, templates.SHARED).ledger
+    mine, theirs = (json.loads((at / "checks.json").read_text()) for at, _ in (own, alike))
     assert {row["origin"] for row in mine} - {row["origin"] for row in theirs} == {"prompt"}
 
 
@@ -207,9 +208,8 @@ def test_without_the_option_there_is_no_such_part(alike):
 
 def test_every_view_says_what_the_part_is(own):
     report = own[1]
-    said = "own chat template in place of the baseline&#39;s"
     page = render_html(report)
-    assert said in page or said.replace("&#39;", "’") in page or said.replace("&#39;", "'") in page
+    assert "what its own makes of a gap is the" in page
     assert 'href="#word-prompt"' in page
     text = render_markdown(report)
     assert "| prompt | – |" in text
@@ -230,7 +230,9 @@ def test_a_finished_run_is_not_run_again(own, options, ran):
 def test_equal_templates_are_asked_once_and_prompt_is_zero(options, tiny_moved, tmp_path, monkeypatch):
     asked = []
     whole = harness.evaluate
-    monkeypatch.setattr(harness, "evaluate", lambda model, *rest, **more: asked.append(1) or whole(model, *rest, **more))
+    monkeypatch.setattr(
+        harness, "evaluate", lambda model, *rest, **more: asked.append(1) or whole(model, *rest, **more)
+    )
     candidate = chatting(tiny_moved, tmp_path / "candidate", BASELINES)
     made = RunConfig.make({
         **options, "candidate": candidate, "tasks": ["tiny_word"], "output": tmp_path / "run", **ASKED,
@@ -253,8 +255,6 @@ def test_another_baselines_template_asks_the_candidate_again(options, tiny, tmp_
     prints = []
     for baseline in (options["baseline"], other):
         made = Run(RunConfig.make({**options, **ASKED, "baseline": baseline, "output": tmp_path / "run"}))
-        from diffharness.made_from import evaluated_from
-
         prints.append([evaluated_from(made, name) for name in names])
     same = [one == two for one, two in zip(*prints, strict=True)]
     assert same == [True, False, False]
@@ -263,7 +263,10 @@ def test_another_baselines_template_asks_the_candidate_again(options, tiny, tmp_
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"apply_chat_template": False}, "own_templates needs apply_chat_template; give both, or leave own_templates out"),
+        (
+            {"apply_chat_template": False},
+            "own_templates needs apply_chat_template; give both, or leave own_templates out",
+        ),
         (
             {"baseline_results": "x", "candidate_results": "y"},
             "recorded answers are to one; leave own_templates out, or give the models in place of their results",
@@ -279,12 +282,15 @@ def test_options_that_do_not_go_together_are_refused(options, changes, message):
 @pytest.mark.parametrize(
     ("bare", "message"),
     [
-        ("candidate", "--own-templates: the candidate's tokenizer has no chat template of its own; leave the option out"),
+        (
+            "candidate",
+            "--own-templates: the candidate's tokenizer has no chat template of its own; leave the option out",
+        ),
         ("baseline", "--apply-chat-template: the baseline's tokenizer has no chat template; leave the option out"),
     ],
 )
 def test_a_model_without_a_template_is_refused_before_anything_is_scored(options, tmp_path, bare, message):
-    model = chatting(options[bare], tmp_path / "bare" / bare, None) if False else tmp_path / bare
+    model = tmp_path / bare
     shutil.copytree(options[bare], model)
     (model / "chat_template.jinja").unlink()
     with pytest.raises(UsageError, match=message):
@@ -301,9 +307,14 @@ def test_the_own_template_is_taken_back_when_the_evaluation_is_over(options):
     config = RunConfig.make({**options, **ASKED})
     session = Session(config, {name: str(options[name]) for name in ("baseline", "candidate")})
     words = session.model("candidate").hf_tokenizer
-    with pytest.raises(ValueError, match="broken off"), templates.own_template(session, "candidate"):
-        assert words.chat_template == OWN
-        raise ValueError("broken off")
+
+    def broken_off() -> None:
+        with templates.own_template(session, "candidate"):
+            assert words.chat_template == OWN
+            raise ValueError("broken off")
+
+    with pytest.raises(ValueError, match="broken off"):
+        broken_off()
     assert words.chat_template == BASELINES
     with templates.own_template(session, "baseline"):
         assert session.model("baseline").hf_tokenizer.chat_template == BASELINES
