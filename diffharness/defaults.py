@@ -23,6 +23,8 @@ SMALLEST_EFFECT = 0.02
 """Gaps of a bounded metric below this are not called a change."""
 ATTRIBUTION_DOCUMENTS, DEMO_ATTRIBUTION_DOCUMENTS = 100, 48
 """Documents a task that its gap is accounted for on."""
+REFERENCE_TEXTS = 256
+"""Texts that documents are read against, one a document: where the line starts that splits what is read."""
 CONTROL_DOCUMENTS = 32
 """The same where the account is done again as a control: another encoder, other seeds."""
 RANDOM_SETS, FEWEST_RANDOM_SETS = 24, 19

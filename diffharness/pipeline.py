@@ -227,7 +227,7 @@ class Run:
 
         made_from = [
             self.comparison().fingerprint, self.latents(("baseline", "candidate")).fingerprint,
-            self.config.attribution_documents,
+            self.config.attribution_documents, defaults.REFERENCE_TEXTS,
         ]  # fmt: skip
         work = lambda folder, report: stages.account(self, folder, report)  # noqa: E731
         return self.stage("account", "split the gaps along the path", made_from, work)

@@ -150,6 +150,17 @@ def test_shapley_values_are_set_against_what_is_written(example):
     assert figures["moved tasks without Shapley values"][0][2] == "three"
 
 
+def test_players_of_many_parts_do_not_count_as_single_categories(example):
+    players = (
+        player("a", 0.3, 0.28, agrees=True), player("b", 0.0, 0.02, agrees=None), player("c", 0.0, 0.0, agrees=None),
+        player("other categories", -0.1, 0.1, agrees=False), player("bias and error", 0.0, 0.1, agrees=None),
+    )  # fmt: skip
+    figures = shapley_figures([run_of(example, shapley=(Shapley(task="one", metric="acc", players=players),))])
+    assert figures["Shapley values of single categories among these"] == 2
+    assert figures["alike in sign, single categories"] == 0.5
+    assert figures["of these, alike in sign"] == 0.25
+
+
 def test_a_run_without_shapley_values_misses_their_bounds(example):
     figures = shapley_figures([run_of(example, shapley=())])
     assert figures["of these, alike in sign"] == 0
@@ -198,7 +209,8 @@ def planted_account(n: int, n_latents: int, rng: np.random.Generator) -> TaskAcc
     return TaskAccount(
         task="task", forms=None, accounts=(), doc_ids=tuple(range(n)), baseline_N=np.zeros(n), candidate_N=ones,
         scale_N=ones, latents={"written": tuple(matrices[:2]), "read": tuple(matrices[2:])},
-        others_ONC=rng.gamma(2.0, size=(2, n, len(OTHERS))), second_prior_ON=np.zeros((2, n)), sample_N=ones,
+        others_ONC=rng.gamma(2.0, size=(2, n, len(OTHERS))), second_prior_ON=np.zeros((2, n)),
+        upper_ON=np.zeros((2, n)), sample_N=ones,
         weight_N=ones,
     )  # fmt: skip
 

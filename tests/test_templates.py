@@ -112,7 +112,7 @@ def test_the_scores_are_of_the_own_template_and_the_rest_of_the_baselines(own, a
         assert len(prompts) >= 24
         assert all(p.startswith(start) and p.rstrip().endswith(end) for p in prompts)
         assert any("?" in p and p.startswith("old ") for p in prompts) == (name != "candidate")
-    scores = {t.name: t.scores for t in side(folder, "candidate").tasks}
+    scores = {info.name: info.scores for info in side(folder, "candidate").tasks}
     shared = {t.task: t.candidate for t in alike[1].tasks if t.is_primary}
     for task in (t for t in report.tasks if t.is_primary):
         assert task.candidate == scores[task.task][f"{task.metric},{task.filter}"]
@@ -190,12 +190,25 @@ def test_all_other_parts_are_those_of_a_run_without_the_option(own, alike):
     assert [c.maximum for c in own[1].validation.replay] == [c.maximum for c in alike[1].validation.replay]
 
 
-def test_exact_checks_are_of_the_candidate_asked_in_the_baselines_template(own, alike, options):
-    folder = own[0]
+def test_prompts_check_is_lm_evals_own_scores_in_either_template(own):
+    folder, _ = own
+    rows = json.loads((folder / "checks.json").read_text())
+    assert {row["origin"] for row in rows} == {"prompt"}, "nothing else is clear in so small a pair"
+    scores = {info.name: info.scores for info in side(folder, "candidate").tasks}
+    shared = {info.name: info for info in side(folder, templates.SHARED).tasks}
+    for row in rows:
+        metric = f"{shared[row['task']].metrics[0].metric},none"
+        assert row["score"] == pytest.approx(shared[row["task"]].scores[metric])
+        assert row["change"] == pytest.approx(scores[row["task"]][metric] - row["score"])
+
+
+def test_interventions_are_of_the_candidate_asked_in_the_baselines_template(own, options):
+    folder, _ = own
     scorer = ArmScorer(Run(RunConfig.make({**options, **ASKED, "output": folder})))
-    assert scorer.reproduced(CANDIDATE).ledger == side(folder, templates.SHARED).ledger
-    mine, theirs = (json.loads((at / "checks.json").read_text()) for at, _ in (own, alike))
-    assert {row["origin"] for row in mine} - {row["origin"] for row in theirs} == {"prompt"}
+    found = {info.name: dict(info.scores) for info in scorer.score(CANDIDATE, None).tasks}
+    shared, mine = ({i.name: dict(i.scores) for i in side(folder, s).tasks} for s in (templates.SHARED, "candidate"))
+    assert found == shared
+    assert found["tiny_word"] != mine["tiny_word"]
 
 
 def test_without_the_option_there_is_no_such_part(alike):

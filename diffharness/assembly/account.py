@@ -119,7 +119,7 @@ def _clusters(account: TaskAccount, documents: Mapping[int, DocumentScore]) -> l
 def _component(account: TaskAccount, part: ComponentSum, q_value: float) -> dict[str, Any]:
     from diffharness.attribution.account import is_content_free
 
-    second = account.second_prior if part.key.kind == "prior" else None
+    second, own = (account.second_prior, account.upper) if part.key.kind == "prior" else (None, None)
     return {
         "kind": part.key.kind,
         "origin": part.key.origin,
@@ -133,7 +133,8 @@ def _component(account: TaskAccount, part: ComponentSum, q_value: float) -> dict
         "q_value": number(q_value),
         "n_latents": part.n_latents,
         "second_start": second,
-        "is_content_free": None if second is None else is_content_free(part.contribution, second),
+        "at_own_states": own,
+        "is_content_free": None if own is None else is_content_free(part.contribution, own),
     }
 
 
@@ -169,6 +170,7 @@ def _surrogate(
         rank_correlation=number(correlation),
         tracks=tracks,
         tracks_reason=reason,
+        higher_is_better=account.forms.higher_is_better,
     )
     return {
         "surrogate": surrogate.model_dump(mode="json"),

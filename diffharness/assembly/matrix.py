@@ -119,6 +119,8 @@ def by_unit(tasks: Sequence[Task]) -> dict[str, list[Task]]:
     found: dict[str, list[Task]] = {}
     for task in tasks:
         assert task.surrogate is not None
-        unit = task.surrogate.unit + ("" if task.higher_is_better else " (lower is better)")
+        better = task.surrogate.higher_is_better
+        rises = task.higher_is_better if better is None else better
+        unit = task.surrogate.unit + ("" if rises else " (lower is better)")
         found.setdefault(unit, []).append(task)
     return found

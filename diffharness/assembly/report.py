@@ -36,7 +36,8 @@ ORDER = (
     "what is written under the baseline's and read at the candidate's; half their difference is the interaction"
 )
 _COMPONENT = (
-    "kind", "origin", "category", "contribution", "contribution_raw", "interaction", "second_start", "is_content_free",
+    "kind", "origin", "category", "contribution", "contribution_raw", "interaction", "second_start", "at_own_states",
+    "is_content_free",
 )  # fmt: skip
 _PACKAGES = ("lm-eval", "nnsight", "torch", "transformers", "tokenizers", "numpy", "scipy", "pyarrow")
 

@@ -24,7 +24,7 @@ from diffharness.statistics.ranks import spearman
 
 MINIMUM_RANK_CORRELATION = 0.5
 CONTENT_FREE = 0.25
-"""A prior is a content-free shift where a second start agrees in sign and within this share of it."""
+"""A prior is a content-free shift where the documents' own states agree in sign and within this share of it."""
 WRITTEN, READ = "written", "read"
 
 
@@ -83,6 +83,8 @@ class TaskAccount:
     others_ONC: Float[np.ndarray, "O N 4"]
     """`OTHERS`, by order."""
     second_prior_ON: Float[np.ndarray, "O N"]
+    upper_ON: Float[np.ndarray, "O N"]
+    """What the stacks differ by on the documents' own states: prior and read together."""
     sample_N: np.ndarray
     """How many of the task's documents each stands for."""
     weight_N: np.ndarray
@@ -109,10 +111,15 @@ class TaskAccount:
         """The prior at the second start, the states without their latents."""
         return float(self.mean(self.scale_N * self.second_prior_ON.mean(axis=0)))
 
+    @property
+    def upper(self) -> float:
+        """What the stacks differ by on the documents' own states."""
+        return float(self.mean(self.scale_N * self.upper_ON.mean(axis=0)))
 
-def is_content_free(prior: float, second: float) -> bool:
-    """Whether what the stacks differ by at the start of the line is the same at a second start."""
-    return prior * second > 0 and abs(second - prior) <= CONTENT_FREE * abs(prior)
+
+def is_content_free(prior: float, upper: float) -> bool:
+    """Whether what the stacks differ by on other texts is the same on the documents themselves."""
+    return prior * upper > 0 and abs(upper - prior) <= CONTENT_FREE * abs(prior)
 
 
 def collect(
@@ -138,7 +145,7 @@ def collect(
     surrogates = {f.doc_id: f.surrogate for f in forms.forms}
     n, empty = len(doc_ids), sparse.csr_array((1, n_latents))
     baseline_N, candidate_N, scale_N = np.zeros(n), np.zeros(n), np.zeros(n)
-    others_ONC, second_prior_ON = np.zeros((2, n, len(OTHERS))), np.zeros((2, n))
+    others_ONC, second_prior_ON, upper_ON = np.zeros((2, n, len(OTHERS))), np.zeros((2, n)), np.zeros((2, n))
     rows: dict[str, tuple[list[sparse.csr_array], list[sparse.csr_array]]] = {WRITTEN: ([], []), READ: ([], [])}
     for i, doc_id in enumerate(doc_ids):
         account = by_id.get(doc_id)
@@ -149,6 +156,7 @@ def collect(
             candidate_N[i] = surrogates[doc_id].metric(account.m_candidate)
             scale_N[i] = account.scale
             second_prior_ON[:, i] = account.second_prior
+            upper_ON[:, i] = account.upper
         for order in (0, 1):
             if account is not None:
                 written, read = account.written[order], account.read[order]
@@ -173,6 +181,7 @@ def collect(
         },
         others_ONC=others_ONC,
         second_prior_ON=second_prior_ON,
+        upper_ON=upper_ON,
         sample_N=sample_N,
         weight_N=sample_N * np.array([forms.weights[d] for d in doc_ids]) / mean_weight,
         prompt_N2=prompt_N2,

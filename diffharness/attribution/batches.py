@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from diffharness.activations.replay import pad
@@ -37,7 +37,32 @@ class DocumentForm:
     surrogate: Surrogate
 
 
-class Batch:
+class Rows:
+    """Sequences as rows, padded behind, and which document each is of.
+
+    Args:
+        ids_BT: what is read.
+        lengths: of every row, padding left out.
+        document_B: the document of every row, from 0.
+        n_documents: G.
+    """
+
+    def __init__(
+        self, ids_BT: Int[Tensor, "B T"], lengths: Sequence[int], document_B: Int[Tensor, " B"], n_documents: int
+    ) -> None:
+        self.ids_BT = ids_BT
+        self.lengths = list(lengths)
+        self.document_B = document_B
+        self.n_documents = n_documents
+
+    @property
+    def read_BT(self) -> Bool[Tensor, "B T"]:
+        """Positions that are no padding."""
+        lengths_B = torch.tensor(self.lengths, device=self.ids_BT.device)
+        return torch.arange(self.ids_BT.shape[1], device=self.ids_BT.device) < lengths_B[:, None]
+
+
+class Batch(Rows):
     """Documents laid out as rows: every distinct sequence of a document is one row, a document's rows are neighbours.
 
     Args:
@@ -67,20 +92,14 @@ class Batch:
                 n_readings += 1
             readings.append(slice(first, n_readings))
         self.n_readings = n_readings
-        self.lengths = [len(s) for s in sequences]
         ids_BT = pad(sequences, device)
-        self.ids_BT: Int[Tensor, "B T"] = torch.nn.functional.pad(ids_BT, (0, max(0, (width or 0) - ids_BT.shape[1])))
-        self.document_B: Int[Tensor, " B"] = torch.tensor(document_of_row, device=device)
+        ids_BT = torch.nn.functional.pad(ids_BT, (0, max(0, (width or 0) - ids_BT.shape[1])))
+        document_B = torch.tensor(document_of_row, device=device)
+        super().__init__(ids_BT, [len(s) for s in sequences], document_B, len(documents))
         columns = (torch.tensor(c, device=device) for c in zip(*flat, strict=True))
         row, position, self._token, self._reading = columns
         self.places: Int[Tensor, " S"] = row * self.ids_BT.shape[1] + position
         self._paths = paths([d.surrogate for d in documents], readings, device)
-
-    @property
-    def read_BT(self) -> Tensor:
-        """Positions that are no padding."""
-        lengths_B = torch.tensor(self.lengths, device=self.device)
-        return torch.arange(self.ids_BT.shape[1], device=self.device) < lengths_B[:, None]
 
     def select(self, documents: Sequence[int]) -> tuple[Batch, Int[Tensor, " b"]]:
         """Some of the documents as a batch of the same width, and which rows of this one those are."""

@@ -46,15 +46,15 @@ class SplicedScores:
         self.pair = pair
         self.documents = tuple(documents)
         self._order = batches(documents, batch_tokens)
-        self._kept = [self._read(some) for some in self._order] if keep else None
-
-    def _read(self, some: Sequence[int]) -> PairStates:
-        return PairStates(self.pair, Batch([self.documents[i] for i in some], self.pair.device))
+        self._batches = [Batch([self.documents[i] for i in some], pair.device) for some in self._order]
+        self._kept = [PairStates(pair, batch) for batch in self._batches] if keep else None
 
     def states(self) -> Iterator[PairStates]:
         """Both models' states, batch by batch."""
-        for position, some in enumerate(self._order):
-            yield self._kept[position] if self._kept is not None else self._read(some)
+        if self._kept is not None:
+            yield from self._kept
+        else:
+            yield from (PairStates(self.pair, batch) for batch in self._batches)
 
     @torch.no_grad()
     def m_of(self, stack: int, states: Sequence[State]) -> Float[np.ndarray, "A N"]:
@@ -65,10 +65,10 @@ class SplicedScores:
             states: what stands at the layer in each arm.
         """
         found_AN = np.empty((len(states), len(self.documents)))
-        for some, both in zip(self._order, self.states(), strict=True):
+        for some, batch, both in zip(self._order, self._batches, self.states(), strict=True):
             for a, state in enumerate(states):
-                logits_BTV = self.pair.uppers[stack].logits(both.batch.ids_BT, state(both))
-                found_AN[a, some] = both.batch.path(logits_BTV).cpu().numpy()
+                logits_BTV = self.pair.uppers[stack].logits(batch.ids_BT, state(both))
+                found_AN[a, some] = batch.path(logits_BTV).cpu().numpy()
         return found_AN
 
     def m(self, stack: int, state: State) -> Float[np.ndarray, " N"]:

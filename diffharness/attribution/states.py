@@ -19,7 +19,7 @@ from torch import Tensor
 
 from diffharness.activations.capture import LayerReader, UpperStack
 from diffharness.activations.replay import coded_positions
-from diffharness.attribution.batches import Batch
+from diffharness.attribution.batches import Rows
 from diffharness.crosscoder.model import Crosscoder
 
 _CHUNK_CELLS = 8_000_000
@@ -45,20 +45,20 @@ class PairStates:
 
     Args:
         pair: reads them.
-        batch: what is read.
+        rows: what is read.
     """
 
-    def __init__(self, pair: ModelPair, batch: Batch) -> None:
-        self.batch = batch
+    def __init__(self, pair: ModelPair, rows: Rows) -> None:
+        self.rows = rows
         self._crosscoder = pair.crosscoder
-        x = [reader.read(batch.ids_BT).to(pair.device) for reader in pair.readers]
+        x = [reader.read(rows.ids_BT).to(pair.device) for reader in pair.readers]
         self.x_BTD: tuple[Tensor, Tensor] = (x[0], x[1])
         skipped = pair.crosscoder.config.skipped_ids
-        self.coded_BT = coded_positions(batch.ids_BT, batch.lengths, skipped).to(pair.device)
+        self.coded_BT = coded_positions(rows.ids_BT, rows.lengths, skipped).to(pair.device)
         self._row_N, self._place_N = self.coded_BT.nonzero(as_tuple=True)
         self._decoder_LMD = pair.crosscoder.raw_decoder().double()
         self._bias_MD = pair.crosscoder.raw_bias().double()
-        self._document_B = batch.document_B.to(pair.device)
+        self._document_B = rows.document_B.to(pair.device)
         self._encode()
 
     def _encode(self) -> None:
@@ -110,13 +110,13 @@ class PairStates:
         return self._placed(self._bias_MD[model].expand(len(self._row_N), -1))
 
     def start(self, model: int) -> Float[Tensor, "B T D"]:
-        """Where the read line starts: b^m at coded positions, the model's own state elsewhere."""
+        """The state that says nothing: b^m at coded positions, the model's own state elsewhere."""
         return self.bias(model) + self.x_BTD[model].double() * ~self.coded_BT[..., None]
 
     def by_document(self, parts_BT: Float[Tensor, "B T"]) -> np.ndarray:
         """Numbers a position summed to documents (G), padding left out."""
-        sums_B = (parts_BT * self.batch.read_BT.to(parts_BT.device)).sum(dim=1)
-        total_G = sums_B.new_zeros(len(self.batch.documents)).index_add(0, self._document_B, sums_B)
+        sums_B = (parts_BT * self.rows.read_BT.to(parts_BT.device)).sum(dim=1)
+        total_G = sums_B.new_zeros(self.rows.n_documents).index_add(0, self._document_B, sums_B)
         return total_G.cpu().numpy()
 
     def latents_by_document(self, gradient_MBTD: tuple[Tensor | None, Tensor | None]) -> sparse.csr_array:
@@ -126,7 +126,7 @@ class PairStates:
             gradient_MBTD: what each model's decoders meet; `None` leaves that model out.
         """
         document_E = self._document_B[self._row_N[self.token_E]]
-        shape = (len(self.batch.documents), self._crosscoder.n_latents)
+        shape = (self.rows.n_documents, self._crosscoder.n_latents)
         sum_E = self._of_entries(gradient_MBTD)
         entries = (sum_E.cpu().numpy(), (document_E.cpu().numpy(), self.latent_E.cpu().numpy()))
         found = sparse.coo_array(entries, shape=shape).tocsr()

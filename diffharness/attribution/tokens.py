@@ -17,7 +17,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from diffharness.attribution.batches import BATCH_TOKENS, DocumentForm, batches
-from diffharness.attribution.path import READ_NODES, WRITTEN_NODES, DocumentAccount, Split, account_of_batch
+from diffharness.attribution.line import Split
+from diffharness.attribution.path import READ_NODES, WRITTEN_NODES, DocumentAccount, account_of_batch
+from diffharness.attribution.references import References
 from diffharness.attribution.states import ModelPair
 
 BIAS, ERROR = -2, -1
@@ -56,6 +58,7 @@ def token_accounts(
     documents: Sequence[DocumentForm],
     categories: Sequence[str],
     names: Sequence[str],
+    references: References | None = None,
     *,
     batch_tokens: int = BATCH_TOKENS,
     written_nodes: Sequence[int] = WRITTEN_NODES,
@@ -69,6 +72,7 @@ def token_accounts(
         documents: what to account for.
         categories: of every latent.
         names: the categories that there are: the first columns, in this order.
+        references: as in `path.account_for`.
         batch_tokens: padded tokens a batch; bounds the memory.
         written_nodes: quadrature orders, as in `path.account_for`.
         read_nodes: the same for the read line.
@@ -80,7 +84,7 @@ def token_accounts(
     for chosen in batches(documents, batch_tokens):
         mean = _MeanByPosition(group_L, len(names))
         own = [documents[i] for i in chosen]
-        accounts = account_of_batch(pair, own, written_nodes, read_nodes, mean.add)
+        accounts = account_of_batch(pair, own, references, written_nodes, read_nodes, mean.add)
         found.update(zip(chosen, mean.of_documents(own, accounts), strict=True))
         if progress is not None:
             progress(len(found), len(documents))
@@ -88,7 +92,10 @@ def token_accounts(
 
 
 class _MeanByPosition:
-    """Sums the brackets of a batch as they are done; two orders of what is written, two of what is read."""
+    """Sums the brackets of a batch as they are done; two orders of what is written, two of what is read.
+
+    What other texts hold at a position, off which a read line starts, is taken off at that position.
+    """
 
     def __init__(self, group_L: Tensor, n_groups: int) -> None:
         self._group_L, self._n_groups = group_L, n_groups

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -54,12 +55,11 @@ def run_aa(config: RunConfig, console: Console | None = None) -> Noise:
         update={"batch_size": other_batch_size(config.batch_size), "output": config.output / AGAIN}
     )
     second = Run(other, console)
-    work = lambda folder, progress: _evaluate(second, folder, progress)  # noqa: E731
     from diffharness.made_from import evaluated_from
 
     stage = second.stage(
-        "evaluate again", "evaluate the same model again", [evaluated_from(second, "baseline"), _SEEDS], work,
-        "evaluation/baseline",
+        "evaluate again", "evaluate the same model again", [evaluated_from(second, "baseline"), _SEEDS],
+        partial(_evaluate, second), "evaluation/baseline",
     )  # fmt: skip
     evaluations.append(_load(stage.folder))
     found = Noise(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -91,7 +92,7 @@ class _Check:
     def _score_rule(
         self, task: TaskScores, metric: str, rule: TaskRule, pairs: Pairs | Refused
     ) -> ScoreComparison | RuleResult:
-        refused = lambda said: _error(task.name, metric, said)  # noqa: E731
+        refused = partial(_error, task.name, metric)
         if isinstance(pairs, Refused):
             return refused(pairs.sentence)
         there, here = self.before.tasks[task.name], self.after.tasks[task.name]

@@ -7,11 +7,9 @@ from typing import Any
 
 from rich.console import Console
 
-from diffharness.errors import UsageError
 from diffharness.regression.check import check
 from diffharness.regression.printed import print_verdict
 from diffharness.regression.writing import clear_outputs, write_outputs
-from diffharness.report.files import put, to_json
 
 
 def run_check(
@@ -38,15 +36,8 @@ def run_check(
         asked: of `regression/check.py::check`.
     """
     if folder.is_dir():
-        clear_outputs(folder, junit, comment)
-        if json_file is not None:
-            json_file.unlink(missing_ok=True)
+        clear_outputs(folder, junit, comment, json_file)
     verdict = check(folder, **asked)
-    write_outputs(verdict, folder, junit, summary, comment)
-    if json_file is not None:
-        try:
-            put(json_file, to_json(verdict).encode())
-        except OSError as error:
-            raise UsageError(f"--json {json_file} can not be written ({error.strerror}); name another file") from error
+    write_outputs(verdict, folder, junit, summary, comment, json_file)
     print_verdict(verdict, console)
     return verdict.exit_code

@@ -16,7 +16,7 @@ from diffharness.regression.comparison import Terms
 from diffharness.regression.decision import Decision, decisions
 from diffharness.regression.outcome import RuleResult
 from diffharness.regression.why import contribution_of, direction, untrusted, why
-from diffharness.report.numbers import percent, plain, signed
+from diffharness.report.numbers import p_words, percent, plain, signed
 from diffharness.report.schema import CategoryShift, Interval, Report, Task
 from diffharness.statistics.distributions import normal_cdf, normal_quantile
 from diffharness.statistics.proportions import ratio_interval
@@ -184,15 +184,11 @@ def _contribution_words(rule: Contribution, row: Task, value: float, one: Decisi
         f"{signed(rule.min_contribution)} is asked for"
     )
     said = {
-        "regression": f"; they contribute less (p {_p(one.p_beyond_corrected)}, corrected over {one.n_rules})",
-        "likely regression": f"; they cost something (p {_p(one.p_loss_corrected)}) and probably too much",
+        "regression": f"; they contribute less ({p_words(one.p_beyond_corrected)}, corrected over {one.n_rules})",
+        "likely regression": f"; they cost something ({p_words(one.p_loss_corrected)}) and probably too much",
         "inconclusive": "; neither shown nor excluded: account for more documents",
     }
     return found + said.get(one.verdict, "")
-
-
-def _p(p: float) -> str:
-    return "< 0.001" if p < 0.001 else f"= {p:.3f}"
 
 
 def decide_specific(report: Report, limits: Mapping[str, Limit], alpha: float = 0.05) -> tuple[RuleResult, ...]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-from diffharness.report.numbers import MINUS, count, percent
+from diffharness.report.numbers import MINUS, count, p_words, percent
 
 if TYPE_CHECKING:
     from diffharness.regression.comparison import Terms
@@ -50,7 +50,7 @@ def _found(n: int, digits: int, detectable: float | None) -> str:
 
 def _p(p: float, n_rules: int) -> str:
     over = f", corrected over {n_rules} rules" if n_rules > 1 else ""
-    return f" (p {'< 0.001' if p < 0.001 else f'= {p:.3f}'}{over})"
+    return f" ({p_words(p)}{over})"
 
 
 def _digits(margin: float) -> int:

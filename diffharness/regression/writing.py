@@ -20,6 +20,7 @@ def write_outputs(
     junit: Path | None = None,
     summary: Path | None = None,
     comment: Path | None = None,
+    json_file: Path | None = None,
 ) -> list[Path]:
     """Write a check's files and return their paths; `verdict.json` is written last.
 
@@ -29,6 +30,7 @@ def write_outputs(
         junit: JUnit XML.
         summary: Markdown, added to the end of the file as `$GITHUB_STEP_SUMMARY` asks for, up to its limit.
         comment: the body of a pull request's comment.
+        json_file: the verdict once more, where CI wants it.
 
     Raises:
         UsageError: a file can not be written.
@@ -38,7 +40,9 @@ def write_outputs(
         whole[junit] = to_junit(verdict)
     if comment is not None:
         whole[comment] = render_comment(verdict).encode()
-    whole[run_folder / VERDICT_FILE] = to_json(verdict).encode()
+    for path in (json_file, run_folder / VERDICT_FILE):
+        if path is not None:
+            whole[path] = to_json(verdict).encode()
     if summary is not None:
         _written(summary, lambda: _append(summary, verdict))
     for path, content in whole.items():
@@ -46,13 +50,13 @@ def write_outputs(
     return [*([summary] if summary is not None else []), *whole]
 
 
-def clear_outputs(run_folder: Path, junit: Path | None = None, comment: Path | None = None) -> None:
+def clear_outputs(run_folder: Path, *others: Path | None) -> None:
     """Remove the files of an earlier check, so that none of them contradicts one that fails.
 
     Raises:
         UsageError: a file can not be removed.
     """
-    for path in (run_folder / VERDICT_FILE, junit, comment):
+    for path in (run_folder / VERDICT_FILE, *others):
         if path is not None:
             _written(path, lambda path=path: path.unlink(missing_ok=True))
 

@@ -65,17 +65,15 @@ def _error(task: Task) -> str | None:
 
 def _prior(task: Task) -> str | None:
     prior = next((c for c in task.components if c.kind == "prior"), None)
-    if prior is None or prior.second_start is None or abs(_share(task, prior.contribution)) < _LARGE:
+    if prior is None or prior.at_own_states is None or abs(_share(task, prior.contribution)) < _LARGE:
         return None
+    own = f"the layers above differ by {signed(prior.at_own_states)} on the task's own documents"
     if prior.is_content_free:
-        return (
-            f"The prior ({signed(prior.contribution)}) is a shift that does not depend on content: a second start of "
-            f"the path gives {signed(prior.second_start)}."
-        )
-    return (
-        f"The prior ({signed(prior.contribution)}) can not be called a shift without content: a second start of the "
-        f"path gives {signed(prior.second_start)}."
+        return f"The prior ({signed(prior.contribution)}) is a shift that does not depend on content: {own}."
+    second = (
+        "" if prior.second_start is None else f", and by {signed(prior.second_start)} on them without their latents"
     )
+    return f"The prior ({signed(prior.contribution)}) can not be called a shift without content: {own}{second}."
 
 
 def _prompt(task: Task) -> str | None:

@@ -36,8 +36,8 @@ GLOSSARY: dict[str, str] = {
     "bias": "Part of a gap carried by the constant difference between the two models at the compared layer.",
     "error": "Part of a gap in what the crosscoder does not reconstruct. A large one weakens the account.",
     "prior": (
-        "What the models' upper layers make differently of a state without latents: a shift of the answers regardless "
-        "of content, where a second such state agrees."
+        "What the two models' upper layers make differently of unrelated texts: a shift of the answers regardless of "
+        "content, where they differ as much on the task's own documents."
     ),
     "prompt": (
         "Part of a gap that stems from the candidate's own chat template in place of the baseline's. All other parts "

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from diffharness.report.numbers import count, p_value, percent, plain, span
+from diffharness.report.numbers import count, p_words, percent, plain, span
 from diffharness.report.schema import Annotation, Latent
 
 MOSTLY = 0.5
@@ -61,14 +61,9 @@ def association_sentence(latent: Latent) -> str | None:
         return None
     where = "of all tasks together" if found.task is None else f"of {found.task}"
     return (
-        f"fires more on documents {where} that the candidate {found.direction}; corrected p {_is(found.p_adjusted)} "
+        f"fires more on documents {where} that the candidate {found.direction}; corrected {p_words(found.p_adjusted)} "
         f"({found.method}, {count(found.n_gain)} gained and {count(found.n_lose)} lost); an association, not a cause"
     )
-
-
-def _is(p: float) -> str:
-    said = p_value(p)
-    return said if said.startswith("<") else f"= {said}"
 
 
 def annotator_name(annotator: str) -> str:

@@ -25,8 +25,8 @@ from diffharness.report.schema import Claim, Component, Document, Report, Task
 from diffharness.report.settling import approximate_sentence, settling_sentence
 from diffharness.report.shapley import markdown_shapley
 from diffharness.report.text import brief
-from diffharness.report.view import by_severity, is_real, label, ordered, primary
-from diffharness.report.words import VERDICT_SIGNS, account_sentence, check_word, headline
+from diffharness.report.view import by_severity, is_real, label, ordered
+from diffharness.report.words import VERDICT_SIGNS, account_sentence, check_word, headline, to_explain
 
 _MOST_NOTES = 12
 _MOST_COMPONENTS = 40
@@ -110,15 +110,14 @@ def _models(report: Report) -> str:
 
 
 def _why(page: Page, report: Report, pictures: list[tuple[str, str, str | None]], reserved: int) -> None:
+    real, nothing = to_explain(report)
+    if nothing is not None:
+        page.add(escape(brief(nothing, 600)))
     if report.validation.mechanism_withheld is not None:
-        page.add(f"Withheld: {escape(brief(report.validation.mechanism_withheld, 600))}")
         return
     for path, alternative, task in pictures:
         if task is None:
             page.add(f"![{escape(brief(alternative, 300))}]({path})", reserved, name=f"the figure `{path}`")
-    real = [task for task in by_severity(primary(report)) if is_real(task)]
-    if not real:
-        page.add("There is no gap to explain.")
     by_task = {task: path for path, _, task in pictures if task is not None}
     left_out = 0
     for task in real:

@@ -62,6 +62,12 @@ def p_value(value: float | None) -> str:
     return "<\u00a00.001" if value < 0.001 else f"{value:.3f}"
 
 
+def p_words(value: float) -> str:
+    """In a sentence: `p < 0.001`, `p = 0.012`."""
+    said = p_value(value)
+    return f"p {said}" if said.startswith("<") else f"p = {said}"
+
+
 def small(value: float | None) -> str:
     """A number whose size is what matters, for example a residual: `3.1e−05`, `0.0042`, `0`."""
     if value is None:

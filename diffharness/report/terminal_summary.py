@@ -6,6 +6,7 @@ against the report (a stale crosscoder, a replay that does not hold, unequal doc
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from rich.console import Console, Group, RenderableType
@@ -19,10 +20,10 @@ from diffharness.report.numbers import count, percent, plain, signed
 from diffharness.report.schema import Report, Task
 from diffharness.report.settling import approximate_sentence, shown
 from diffharness.report.terminal import head, leaderboard
-from diffharness.report.terminal_why import drawn, heading, part_words
+from diffharness.report.terminal_why import MOST_PARTS, drawn, heading, part_words
 from diffharness.report.text import brief, clean, squeeze
-from diffharness.report.view import by_severity, changed_latents, is_explained, is_real, primary, protocols
-from diffharness.report.words import account_sentence, rescored_sentence
+from diffharness.report.view import changed_latents, is_explained, protocols
+from diffharness.report.words import account_sentence, rescored_sentence, to_explain
 
 _MOST_ROWS = 12
 _MOST_TOLD = 3
@@ -80,11 +81,9 @@ def _notes(report: Report, width: int) -> RenderableType:
 def _why(report: Report, width: int) -> RenderableType:
     """The largest gap drawn, the next in a line each, and which contributions are causes."""
     lines: list[RenderableType] = [Text(""), heading("Why")]
-    if report.validation.mechanism_withheld is not None:
-        return Group(*lines, Text(f"Withheld: {clean(report.validation.mechanism_withheld)}"))
-    real = [task for task in by_severity(primary(report)) if is_real(task)]
-    if not real:
-        return Group(*lines, Text("There is no gap to explain."))
+    real, nothing = to_explain(report)
+    if nothing is not None:
+        return Group(*lines, Text(clean(nothing)))
     first = next((task for task in real if is_explained(task)), None)
     if first is not None:
         lines += drawn(first, width)
@@ -98,7 +97,7 @@ def _why(report: Report, width: int) -> RenderableType:
     return Group(*lines)
 
 
-def _told(tasks: list[Task], width: int) -> Table:
+def _told(tasks: Sequence[Task], width: int) -> Table:
     """A line a task: its gap, and as many of its largest parts as fit."""
     names = [squeeze(task.task, min(_NAME_CELLS, width // 3)) for task in tasks]
     room = width - max(map(len, names)) - 10
@@ -118,7 +117,8 @@ def _parts(task: Task, room: int) -> str:
     if not is_explained(task) or task.surrogate is None:
         return account_sentence(task)
     before = f"of {signed(task.surrogate.gap)}: "
-    return before + _fitting(part_words(task), room - len(before))
+    said = (before + part_words(task, most) for most in range(MOST_PARTS, 0, -1))
+    return next((words for words in said if len(words) <= room), before + part_words(task, 1))
 
 
 def _causes(report: Report, width: int) -> Text:

@@ -16,13 +16,14 @@ from diffharness.report.numbers import percent, signed
 from diffharness.report.schema import Claim, Component, Report, Task
 from diffharness.report.shapley import agreement_sentence, terminal_shapley
 from diffharness.report.text import brief, brief_label, clean, squeeze
-from diffharness.report.view import by_severity, is_explained, is_real, label, ordered, primary
-from diffharness.report.words import account_sentence, check_word
+from diffharness.report.view import is_explained, label, ordered
+from diffharness.report.words import account_sentence, check_word, to_explain
 
 _MOST_DRAWN = 3
 """Tasks with a bar a part; the tasks after them have a line each."""
 _MOST_WHY = 8
-_MOST_BARS = 3
+MOST_PARTS = 3
+"""Of a task, with a bar or a number each."""
 _SMALLEST_BAR = 0.1
 """Of the largest one."""
 _BAR_CELLS = 12
@@ -38,11 +39,9 @@ def heading(words: str) -> Text:
 def terminal_why(report: Report, width: int) -> RenderableType:
     """The section: the largest gaps drawn, then a line a gap, then what was tried of all of them."""
     lines: list[RenderableType] = [Text(""), heading("Why")]
-    if report.validation.mechanism_withheld is not None:
-        return Group(*lines, Text(f"Withheld: {clean(report.validation.mechanism_withheld)}"))
-    real = [task for task in by_severity(primary(report)) if is_real(task)]
-    if not real:
-        return Group(*lines, Text("There is no gap to explain."))
+    real, nothing = to_explain(report)
+    if nothing is not None:
+        return Group(*lines, Text(clean(nothing)))
     for task in real[:_MOST_DRAWN]:
         lines += _explained(report, task, width)
     lines += [_told(task, width) for task in real[_MOST_DRAWN:_MOST_WHY]]
@@ -78,23 +77,38 @@ def _told(task: Task, width: int) -> Text:
         return line.append(f": {brief(account_sentence(task), 2 * width)}")
     if not task.surrogate.tracks:
         return line.append("; the surrogate does not track it")
-    return line.append(f"; of {signed(task.surrogate.gap)}: {', '.join(part_words(task))}", style="dim")
+    return line.append(f"; of {signed(task.surrogate.gap)}: {part_words(task)}", style="dim")
 
 
-def part_words(task: Task) -> list[str]:
-    """The largest parts of a gap: `safety −0.353`."""
-    return [f"{_name(c)} {signed(c.contribution)}" for c in _largest(task)]
+def part_words(task: Task, most: int = MOST_PARTS) -> str:
+    """The largest parts of a gap, at most so many: `safety −0.353, prior −0.040; held back by error +0.120`.
+
+    The largest that goes the gap's way is always among them and comes first: it is what makes the gap, whatever larger
+    parts work against it. How many of the few largest do not fit is said.
+    """
+    gap = task.surrogate.gap if task.surrogate is not None else task.gap
+    by_size = _by_size(task)
+    first = next((c for c in by_size if c.contribution * gap > 0), by_size[0])
+    sizeable = [first, *(c for c in _sizeable(by_size) if c is not first)]
+    told = sizeable[:most]
+    groups = [c for c in told if c.contribution * gap >= 0], [c for c in told if c.contribution * gap < 0]
+    said = [", ".join(f"{_name(c)} {signed(c.contribution)}" for c in group) for group in groups if group]
+    left_out = min(len(sizeable), MOST_PARTS) - len(told)
+    return "; held back by ".join(said) + (f" and {left_out} more" if left_out > 0 else "")
 
 
 def _gap(task: Task, room: int = 60) -> Text:
     return Text.assemble((squeeze(task.task, room), "bold"), f"  {signed(task.gap)} {brief(task.metric, 30)}")
 
 
-def _largest(task: Task) -> list[Component]:
-    """The few largest components that are not small beside the first."""
-    by_size = sorted(ordered(task.components), key=lambda c: -abs(c.contribution))
+def _by_size(task: Task) -> list[Component]:
+    return sorted(ordered(task.components), key=lambda c: -abs(c.contribution))
+
+
+def _sizeable(by_size: Sequence[Component]) -> list[Component]:
+    """The components that are not small beside the first."""
     least = _SMALLEST_BAR * abs(by_size[0].contribution)
-    return [by_size[0], *(c for c in by_size[1:_MOST_BARS] if abs(c.contribution) >= least)]
+    return [c for c in by_size if abs(c.contribution) >= least]
 
 
 def _bars(task: Task, width: int) -> Table:
@@ -105,7 +119,7 @@ def _bars(task: Task, width: int) -> Table:
     table.add_column(justify="right", no_wrap=True)
     table.add_column(justify="right", no_wrap=True)
     table.add_column(style="dim")
-    drawn = _largest(task)
+    drawn = _sizeable(_by_size(task))[:MOST_PARTS]
     top = abs(drawn[0].contribution) or 1.0
     for component in drawn:
         value = component.contribution

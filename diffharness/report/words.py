@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from diffharness.report.claims import claim_of
 from diffharness.report.numbers import count, interval, percent, plain, signed, small
 from diffharness.report.schema import Claim, Component, Report, Task, TaskVerdict
-from diffharness.report.view import Part, is_explained, is_real, parts, primary
+from diffharness.report.view import Part, by_severity, is_explained, is_real, parts, primary
 
 VERDICT_SIGNS: dict[TaskVerdict, str] = {
     "improved": "▲",
@@ -121,6 +121,14 @@ def verdict_reason(task: Task, smallest_effect: float) -> str:
     if task.interval.excludes_zero():
         return f"The interval {spread} excludes 0, but the gap stays below {smallest}."
     return f"The interval {spread} holds 0 and reaches beyond ±{smallest}."
+
+
+def to_explain(report: Report) -> tuple[tuple[Task, ...], str | None]:
+    """The tasks with a gap, the worst first; where none is to be told of, none and the sentence that says why."""
+    if (withheld := report.validation.mechanism_withheld) is not None:
+        return (), f"Withheld: {withheld}"
+    real = tuple(task for task in by_severity(primary(report)) if is_real(task))
+    return real, None if real else "There is no gap to explain."
 
 
 def account_sentence(task: Task, claims: Sequence[Claim] = ()) -> str:

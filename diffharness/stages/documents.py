@@ -9,7 +9,7 @@ import numpy as np
 
 from diffharness.stages.explanation import model_pair
 from diffharness.stages.flips import scored_tasks
-from diffharness.stages.forms import forms_of
+from diffharness.stages.forms import forms_of, references_of
 from diffharness.stages.reading import (
     MAIN,
     Progress,
@@ -53,6 +53,7 @@ def documents(run: Run, folder: Path, progress: Progress) -> None:
             [by_id[i] for i in wanted],
             categories,
             names,
+            references_of(run, task.task),
             progress=lambda n, _, before=done: progress(before + n, total),
         )
         done += len(wanted)

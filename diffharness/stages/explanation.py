@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from diffharness import defaults
-from diffharness.stages.forms import drawn_of, forms_of, prompts_of
+from diffharness.stages.forms import drawn_of, forms_of, prompts_of, references_of
 from diffharness.stages.naming import is_named_by_probes, probes_of, taxonomy_of
 from diffharness.stages.reading import (
     MAIN,
@@ -61,7 +61,9 @@ def task_accounts(
     for name, task in forms.items():
         stands_for = drawn[name].stands_for
         chosen = [form for form in task.forms if form.doc_id in stands_for]
-        found = account_for(pair, chosen, progress=lambda n, _, before=done: progress(before + n, total))
+        found = account_for(
+            pair, chosen, references_of(run, name), progress=lambda n, _, before=done: progress(before + n, total)
+        )
         done += len(chosen)
         accounts.append(collect(name, task, found, crosscoder.n_latents, stands_for, prompts[name]))
     return accounts, reasons

@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from diffharness import defaults
 from diffharness.stages.scoring import document_worth, outcomes, primary
 
 if TYPE_CHECKING:
     from diffharness.attribution.forms import TaskForms
     from diffharness.attribution.prompt import PromptEffect
+    from diffharness.attribution.references import References
     from diffharness.pipeline import Run
 
 
@@ -36,6 +38,18 @@ def forms_of(run: Run, only: Collection[str] | None = None) -> tuple[dict[str, T
         except NoAccountError as reason:
             reasons[info.name] = str(reason)
     return forms, reasons
+
+
+def references_of(run: Run, task: str) -> References:
+    """What a task's documents are read against: texts that the crosscoder is trained on, none of the task's own.
+
+    Where all of them are the task's (no corpus, one task), its other documents.
+    """
+    from diffharness.attribution.references import References
+
+    texts = run.harvested.texts
+    others = [text.ids for text in texts if text.source.rpartition(":")[0] != task]
+    return References((others or [text.ids for text in texts])[: defaults.REFERENCE_TEXTS], run.session.skipped_ids)
 
 
 def prompts_of(run: Run, tasks: Collection[str]) -> tuple[dict[str, dict[int, PromptEffect] | None], dict[str, str]]:

@@ -125,3 +125,14 @@ def test_units_and_directions_are_not_added_up(tmp_path):
     lower = first.model_copy(update={"higher_is_better": False})
     found = made(tmp_path, a=report.model_copy(update={"tasks": (lower, second)}))
     assert [whole.unit for whole in found.sums] == ["probability (lower is better)", "probability"]
+
+
+def test_the_direction_of_a_sum_is_the_surrogates_own(tmp_path):
+    """A log-likelihood rises where the perplexity that it stands for falls."""
+    report = planted(tmp_path / "a", [1.0, 2.0])
+    first, second = report.tasks
+    assert first.surrogate is not None
+    rising = first.surrogate.model_copy(update={"higher_is_better": True})
+    perplexity = first.model_copy(update={"higher_is_better": False, "surrogate": rising})
+    found = made(tmp_path, a=report.model_copy(update={"tasks": (perplexity, second)}))
+    assert [whole.unit for whole in found.sums] == ["probability"]

@@ -180,12 +180,14 @@ def test_interval_of_documents_that_weigh_differently_is_that_of_a_ratio():
     assert x.high == pytest.approx(high, abs=0.1 * (high - low))
 
 
-def test_prior_is_content_free_only_if_a_second_start_agrees():
+def test_prior_is_content_free_only_if_own_states_agree():
     account = planted()
     parts = sum_components(account, CATEGORIES, NAMES, np.random.default_rng(0))
     prior = next(p.contribution for p in parts if p.key.kind == "prior")
     assert account.second_prior == pytest.approx(2 * prior)
-    assert not is_content_free(prior, account.second_prior)
+    read = sum(p.contribution for p in parts if p.key.origin == "read")
+    assert account.upper == pytest.approx(prior + read)
+    assert is_content_free(prior, account.upper) == (abs(read) <= 0.25 * abs(prior))
     assert is_content_free(1.0, 1.2)
     assert is_content_free(-1.0, -0.8)
     assert not is_content_free(1.0, -1.0)

@@ -12,7 +12,7 @@ import pytest
 import torch
 from scipy import sparse
 
-from diffharness.attribution import path as room
+from diffharness.attribution import line as room
 from diffharness.attribution.batches import DocumentForm, Span
 from diffharness.attribution.path import account_for
 from diffharness.attribution.states import ModelPair, PairStates
@@ -59,13 +59,13 @@ def test_a_gradient_that_is_5_percent_off_shows_as_incompleteness(pair, monkeypa
 
 @pytest.mark.parametrize("broken", ["written", "read"])
 def test_a_gradient_that_is_5_percent_off_in_one_bracket_shows_there_only(pair, monkeypatch, broken):
-    whole = room._Line._mean_gradient
+    whole = room.Line._mean_gradient
 
     def scaled(line, *args):
         is_written = len(line.uppers) == 1
         return (1.05 if broken == ("written" if is_written else "read") else 1.0) * whole(line, *args)
 
-    monkeypatch.setattr(room._Line, "_mean_gradient", scaled)
+    monkeypatch.setattr(room.Line, "_mean_gradient", scaled)
     for kind, found in zip(("written", "read"), residuals(pair), strict=True):
         if broken == kind:
             np.testing.assert_allclose(found, 0.05, rtol=0.01)

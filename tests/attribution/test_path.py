@@ -13,6 +13,7 @@ from diffharness.activations.layers import decoder_layers
 from diffharness.attribution import path as room
 from diffharness.attribution.batches import DocumentForm, Span
 from diffharness.attribution.path import account_for
+from diffharness.attribution.references import References
 from diffharness.attribution.states import ModelPair
 from diffharness.attribution.surrogates import LogLikelihood
 from tests.attribution.test_states import LAYER, SKIPPED, dense_code, exact, pair_of, random_crosscoder
@@ -56,6 +57,13 @@ def pair(exact_models) -> ModelPair:
 @pytest.fixture(scope="module")
 def accounts(pair):
     return dict(zip(FORMS, account_for(pair, list(FORMS.values()), **FINE), strict=True))
+
+
+@pytest.fixture(scope="module")
+def against_others(pair):
+    """The same read against other texts."""
+    found = account_for(pair, list(FORMS.values()), References(OTHERS, (SKIPPED,)), **FINE)
+    return dict(zip(FORMS, found, strict=True))
 
 
 @pytest.fixture(scope="module")
@@ -113,8 +121,12 @@ def references(pair):
     return {name: reference(pair, name) for name in FORMS}
 
 
-def reference(pair, name):
-    """Written and read by order and m, each by its plain definition."""
+OTHERS = ((1, 10, 14, 4, 18, 20, 2, 11, 4), (2, 16, 15, 10, 10, 4, 19, 13))
+"""Texts to read documents against, as long as the longest of them."""
+
+
+def reference(pair, name, others=()):
+    """Written and read by order and m, each by its plain definition; read against some texts, or from the bias."""
     models = [r.model for r in pair.readers]
     x = [states_of(model, FORMS[name]) for model in models]
     crosscoder = pair.crosscoder
@@ -130,10 +142,11 @@ def reference(pair, name):
     bias = [[coded[i][:, None] * bias_MD[m] for i in spans] for m in (0, 1)]
     decoded = [[f[i][:, m] @ decoder_LMD[:, m] for i in spans] for m in (0, 1)]
     error = [[x[m][i][0].numpy() - decoded[m][i] - bias[m][i] for i in spans] for m in (0, 1)]
-    start = [[x[m][i] * torch.tensor(~coded[i])[:, None] + torch.tensor(bias[m][i]) for i in spans] for m in (0, 1)]
+    starts = [start_at(crosscoder, models, readings, coded, x, text, bias_MD) for text in others or (None,)]
     second = [[x[m][i] - torch.tensor(decoded[m][i]) for i in spans] for m in (0, 1)]
     with torch.no_grad():
-        m_SX = np.array([[float(m_of(top, name, s)) for s in (*x, *start, *second)] for top in models])
+        m_SX = np.array([[float(m_of(top, name, s)) for s in (*x, *x, *second)] for top in models])
+        m_SX[:, 2:4] = np.mean([[[float(m_of(top, name, s)) for s in r] for top in models] for r, _ in starts], axis=0)
     written, read = [], []
     for order in (0, 1):
         g = mean_gradients(models[1 - order], name, x[0], x[1])
@@ -144,14 +157,35 @@ def reference(pair, name):
             part.bias += float((g[i] * (bias[1][i] - bias[0][i])).sum())
             part.error += float((g[i] * (error[1][i] - error[0][i])).sum())
         written.append(part)
-        gs = [mean_gradients(top, name, start[order], x[order]) for top in models]
         part = Parts(np.zeros(crosscoder.n_latents))
-        for i in spans:
-            g_TD = gs[1][i] - gs[0][i]
-            part.latents += np.einsum("td,tj,jd->j", g_TD, f[i][:, order], decoder_LMD[:, order])
-            part.error += float((g_TD * error[order][i])[coded[i]].sum())
+        for start, f_start in starts:
+            gs = [mean_gradients(top, name, start[order], x[order]) for top in models]
+            for i in spans:
+                g_TD, f_TL = gs[1][i] - gs[0][i], (f[i] - f_start[i])[:, order]
+                change_TD = (x[order][i][0] - start[order][i][0]).numpy() - f_TL @ decoder_LMD[:, order]
+                part.latents += np.einsum("td,tj,jd->j", g_TD, f_TL, decoder_LMD[:, order]) / len(starts)
+                part.error += float((g_TD * change_TD)[coded[i]].sum()) / len(starts)
         read.append(part)
     return written, read, m_SX
+
+
+def start_at(crosscoder, models, readings, coded, x, text, bias_MD):
+    """Both models' states of a line's start, and their code; without a text the bias, and no code."""
+    starts, code = ([], []), []
+    for i, span in enumerate(readings):
+        own = torch.tensor(coded[i])[:, None]
+        if text is None:
+            states = [torch.tensor(bias_MD[m])[None] for m in (0, 1)]
+            code.append(np.zeros((len(span.ids), 2, crosscoder.n_latents)))
+        else:
+            ids = torch.tensor([text[: len(span.ids)]])
+            with torch.no_grad():
+                read = [m(ids, output_hidden_states=True, use_cache=False).hidden_states[LAYER + 1] for m in models]
+            states = [r[0] for r in read]
+            code.append(dense_code(crosscoder, torch.stack(states, dim=1)) * coded[i][:, None, None])
+        for m in (0, 1):
+            starts[m].append(torch.where(own, states[m], x[m][i][0])[None])
+    return starts, code
 
 
 def assert_equal_parts(bracket, wanted: Parts, share: float):
@@ -180,10 +214,18 @@ def test_every_part_equals_an_independent_integral(references, accounts, name):
     assert_equal_accounts(accounts[name], references[name], 1e-5)
 
 
+@pytest.mark.parametrize("name", ["choice", "mutual information", "repeats"])
+@pytest.mark.parametrize("n", [1, 2])
+def test_every_part_read_against_other_texts_equals_an_independent_integral(pair, name, n):
+    (account,) = account_for(pair, [FORMS[name]], References(OTHERS[:n], (SKIPPED,), n), **FINE)
+    assert_equal_accounts(account, reference(pair, name, OTHERS[:n]), 1e-5)
+
+
 def test_every_part_of_decoupled_codes_equals_an_independent_integral(exact_models):
     pair = pair_of(exact_models, random_crosscoder(decoupled=True, skipped=(SKIPPED,)))
-    (account,) = account_for(pair, [FORMS["choice"]], **FINE)
-    assert_equal_accounts(account, reference(pair, "choice"), 1e-5)
+    for references, texts in ((None, ()), (References(OTHERS, (SKIPPED,), 2), OTHERS)):
+        (account,) = account_for(pair, [FORMS["choice"]], references, **FINE)
+        assert_equal_accounts(account, reference(pair, "choice", texts), 1e-5)
 
 
 @pytest.mark.parametrize("name", FORMS)
@@ -193,8 +235,8 @@ def test_models_of_float32_at_the_nodes_that_are_used_come_near_the_independent_
     assert account.incompleteness <= room.TOLERANCE
 
 
-def test_each_order_sums_to_the_gap(accounts):
-    for account in accounts.values():
+def test_each_order_sums_to_the_gap(accounts, against_others):
+    for account in [*accounts.values(), *against_others.values()]:
         gap = account.m_candidate - account.m_baseline
         assert abs(gap) > 1e-3
         for written, read, prior in zip(account.written, account.read, account.prior, strict=True):
@@ -261,17 +303,18 @@ def test_models_that_differ_above_the_layer_only_write_nothing(exact_models):
                     assert (written.latents.count_nonzero(), written.bias, written.error) == (0, 0, 0)
 
 
+@pytest.mark.parametrize("references", [None, References(OTHERS, (SKIPPED,))], ids=["bias", "other texts"])
 @pytest.mark.parametrize("budget", [1, 60, 10_000])
-def test_batches_padding_and_shared_sequences_do_not_change_an_account(pair, budget):
+def test_batches_padding_and_shared_sequences_do_not_change_an_account(pair, budget, references):
     nodes = {"written_nodes": (2,), "read_nodes": (3,)}
     wide = DocumentForm(20, spans(tuple(range(3, 20))), LogLikelihood(1.0, 1.0))
     order = [FORMS["text"], wide, *reversed(FORMS.values()), FORMS["text"]]
     done = []
-    found = account_for(pair, order, batch_tokens=budget, progress=lambda *n: done.append(n), **nodes)
+    found = account_for(pair, order, references, batch_tokens=budget, progress=lambda *n: done.append(n), **nodes)
     assert [a.doc_id for a in found] == [f.doc_id for f in order]
     assert done[-1] == (len(order), len(order))
     for form, account in zip(order, found, strict=True):
-        (alone,) = account_for(pair, [form], **nodes)
+        (alone,) = account_for(pair, [form], references, **nodes)
         np.testing.assert_allclose(account.m_SX, alone.m_SX, atol=2e-6)
         for own, other in zip(account.written + account.read, alone.written + alone.read, strict=True):
             assert_equal_parts(own, Parts(other.latents.toarray()[0], other.bias, other.error), 2e-6)

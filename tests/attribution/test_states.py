@@ -86,8 +86,8 @@ def dense_code(crosscoder: Crosscoder, x_NMD: torch.Tensor) -> np.ndarray:
 
 def dense(pair: ModelPair, states: PairStates) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """f (B, T, M, L) with zeros where there is no code, coded (B, T), raw decoders (L, M, D), raw bias (M, D)."""
-    crosscoder, ids_BT = pair.crosscoder, states.batch.ids_BT
-    read_BT = np.array([[t < length for t in range(ids_BT.shape[1])] for length in states.batch.lengths])
+    crosscoder, ids_BT = pair.crosscoder, states.rows.ids_BT
+    read_BT = np.array([[t < length for t in range(ids_BT.shape[1])] for length in states.rows.lengths])
     coded_BT = read_BT & (np.arange(ids_BT.shape[1]) > 0) & (ids_BT.numpy() != SKIPPED)
     x_BTMD = torch.stack(list(states.x_BTD), dim=2)
     f_BTML = dense_code(crosscoder, x_BTMD.flatten(0, 1)).reshape(*ids_BT.shape, 2, N_LATENTS)
@@ -100,8 +100,8 @@ def dense(pair: ModelPair, states: PairStates) -> tuple[np.ndarray, np.ndarray, 
 def test_states_are_what_each_model_writes_at_the_layer(states):
     pair, found = states
     for m, reader in enumerate(pair.readers):
-        for row, length in enumerate(found.batch.lengths):
-            ids_1T = found.batch.ids_BT[row : row + 1, :length]
+        for row, length in enumerate(found.rows.lengths):
+            ids_1T = found.rows.ids_BT[row : row + 1, :length]
             with torch.no_grad():
                 own = reader.model(ids_1T, output_hidden_states=True, use_cache=False).hidden_states[LAYER + 1]
             torch.testing.assert_close(found.x_BTD[m][row, :length], own[0])
@@ -139,7 +139,7 @@ def test_decoded_is_the_dense_sum_of_all_or_some_latents(states, model, monkeypa
     np.testing.assert_allclose(found.bias(model).numpy(), coded_BT[..., None] * bias_MD[model], atol=1e-6)
     monkeypatch.setattr(room, "_CHUNK_CELLS", 40)
     torch.testing.assert_close(found.decoded(model), whole)
-    in_chunks = PairStates(pair, found.batch)
+    in_chunks = PairStates(pair, found.rows)
     torch.testing.assert_close(in_chunks.value_EM, found.value_EM, rtol=1e-4, atol=1e-6)
 
 
@@ -154,7 +154,7 @@ def test_the_read_line_starts_at_the_bias_and_at_the_own_state_where_there_is_no
 
 def test_numbers_a_position_are_summed_to_documents_without_padding(states):
     _, found = states
-    parts_BT = torch.arange(found.batch.ids_BT.numel(), dtype=torch.float64).reshape(found.batch.ids_BT.shape) + 1
+    parts_BT = torch.arange(found.rows.ids_BT.numel(), dtype=torch.float64).reshape(found.rows.ids_BT.shape) + 1
     rows = iter(parts_BT)
     wanted = [sum(float(next(rows)[: len(s.ids)].sum()) for s in d.spans) for d in DOCUMENTS]
     assert found.by_document(parts_BT).tolist() == wanted

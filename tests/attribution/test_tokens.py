@@ -9,8 +9,9 @@ import torch
 from diffharness.attribution.account import collect, contributions
 from diffharness.attribution.forms import TaskForms
 from diffharness.attribution.path import account_for
+from diffharness.attribution.references import References
 from diffharness.attribution.tokens import BIAS, ERROR, token_accounts
-from tests.attribution.test_path import FINE, FORMS, SKIPPED, mean_gradients, states_of
+from tests.attribution.test_path import FINE, FORMS, OTHERS, SKIPPED, mean_gradients, start_at, states_of
 from tests.attribution.test_states import N_LATENTS, dense_code, exact, pair_of, random_crosscoder
 
 NAMES = ("night", "animals", "unclear", "nobody")
@@ -30,9 +31,15 @@ def pair(models, request):
     return pair_of(models, random_crosscoder(decoupled=request.param, skipped=(SKIPPED,)))
 
 
+@pytest.fixture(scope="module", params=[None, References(OTHERS, (SKIPPED,), 2)], ids=["from the bias", "others"])
+def references(request):
+    return request.param
+
+
 @pytest.fixture(scope="module")
-def tokens(pair):
-    return dict(zip(FORMS, token_accounts(pair, list(FORMS.values()), CATEGORIES, NAMES, **FEW), strict=True))
+def tokens(pair, references):
+    found = token_accounts(pair, list(FORMS.values()), CATEGORIES, NAMES, references, **FEW)
+    return dict(zip(FORMS, found, strict=True))
 
 
 def own_account(form, account):
@@ -47,8 +54,8 @@ def own_account(form, account):
 
 
 @pytest.mark.parametrize("name", FORMS)
-def test_positions_sum_to_the_documents_own_account(pair, tokens, name):
-    (alone,) = account_for(pair, [FORMS[name]], **FEW)
+def test_positions_sum_to_the_documents_own_account(pair, references, tokens, name):
+    (alone,) = account_for(pair, [FORMS[name]], references, **FEW)
     wanted, found = own_account(FORMS[name], alone), tokens[name]
     for column, category in enumerate(NAMES):
         assert found.sums[column] == pytest.approx(wanted[category], abs=1e-9)
@@ -67,25 +74,24 @@ def test_columns_prior_and_residual_are_the_documents_gap(tokens, name):
     assert abs(gap) > 1e-4
 
 
-def test_single_tokens_equal_an_independent_integral(models):
+@pytest.mark.parametrize("text", [None, OTHERS[0]], ids=["from the bias", "others"])
+def test_single_tokens_equal_an_independent_integral(models, text):
     """By the plain definition, position by position, of a document with two sequences."""
     name = "choice"
     pair = pair_of(models, random_crosscoder(skipped=(SKIPPED,)))
-    (found,) = token_accounts(pair, [FORMS[name]], CATEGORIES, NAMES, **FINE)
+    references = None if text is None else References([text], (SKIPPED,))
+    (found,) = token_accounts(pair, [FORMS[name]], CATEGORIES, NAMES, references, **FINE)
     x = [states_of(model, FORMS[name]) for model in models]
     crosscoder = pair.crosscoder
     scale_M = crosscoder.scale_M.double().numpy()
     decoder_LMD = crosscoder.W_dec_LMD.double().numpy() / scale_M[:, None]
     bias_MD = crosscoder.b_dec_MD.double().numpy() / scale_M[:, None] + crosscoder.mean_MD.double().numpy()
     group_LK = np.array([[own == other for other in NAMES] for own in CATEGORIES], dtype=float)
+    coded = [np.array([t > 0 and i != SKIPPED for t, i in enumerate(s.ids)]) for s in FORMS[name].spans]
+    starts, f_start = start_at(crosscoder, models, FORMS[name].spans, coded, x, text, bias_MD)
     for i, span in enumerate(FORMS[name].spans):
         coded_T1 = np.array([[t > 0 and token != SKIPPED] for t, token in enumerate(span.ids)], dtype=float)
         f_TML = dense_code(crosscoder, torch.stack([x[0][i][0], x[1][i][0]], dim=1)) * coded_T1[..., None]
-        starts = [[x[m][s] * 0 for s in range(len(FORMS[name].spans))] for m in (0, 1)]
-        for m in (0, 1):
-            for s, other in enumerate(FORMS[name].spans):
-                own = torch.tensor([t > 0 and token != SKIPPED for t, token in enumerate(other.ids)])[:, None]
-                starts[m][s] = torch.where(own, torch.tensor(bias_MD[m]), x[m][s][0])[None]
         latents_TL, bias_T = np.zeros((len(span.ids), N_LATENTS)), np.zeros(len(span.ids))
         for order in (0, 1):
             g_TD = mean_gradients(models[1 - order], name, x[0], x[1])[i]
@@ -93,13 +99,13 @@ def test_single_tokens_equal_an_independent_integral(models):
                 latents_TL += sign * f_TML[:, m] * (g_TD @ decoder_LMD[:, m].T) / 2
                 bias_T += sign * (coded_T1 * g_TD * bias_MD[m]).sum(axis=1) / 2
             above = [mean_gradients(top, name, starts[order], x[order])[i] for top in models]
-            latents_TL += f_TML[:, order] * ((above[1] - above[0]) @ decoder_LMD[:, order].T) / 2
+            latents_TL += (f_TML - f_start[i])[:, order] * ((above[1] - above[0]) @ decoder_LMD[:, order].T) / 2
         wanted_TK = found.account.scale * latents_TL @ group_LK
         size = np.abs(wanted_TK).max()
         np.testing.assert_allclose(found.values[i][:, :BIAS], wanted_TK, atol=1e-4 * size)
         np.testing.assert_allclose(found.values[i][:, BIAS], found.account.scale * bias_T, atol=1e-4 * size)
         assert np.abs(wanted_TK).sum(axis=1).astype(bool).tolist() == [
-            bool(f_TML[t].any()) for t in range(len(span.ids))
+            bool(f_TML[t].any() or f_start[i][t].any()) for t in range(len(span.ids))
         ], "tokens without a code get nothing"
 
 
@@ -117,10 +123,12 @@ def test_sequences_are_those_of_the_readings_without_repeats_and_without_padding
         assert [len(v) for v in found.values] == [len(s) for s in found.sequences]
 
 
-def test_batches_and_padding_do_not_change_a_token(pair, tokens):
+def test_batches_and_padding_do_not_change_a_token(pair, references, tokens):
     done: list[tuple[int, int]] = []
     forms = list(FORMS.values())[::-1]
-    found = token_accounts(pair, forms, CATEGORIES, NAMES, batch_tokens=40, progress=lambda *n: done.append(n), **FEW)
+    found = token_accounts(
+        pair, forms, CATEGORIES, NAMES, references, batch_tokens=40, progress=lambda *n: done.append(n), **FEW
+    )
     assert done[-1] == (len(FORMS), len(FORMS))
     assert len(done) > 2
     for form, own in zip(forms, found, strict=True):

@@ -59,6 +59,7 @@ def truth(runs: Sequence[PlantedRun]) -> tuple[dict[str, Any], list[Bound]]:
         "single tasks blamed rightly, labels shuffled": f"<= {BY_CHANCE}",
         "of these, alike in sign": ">= 0.95",
         "alike in sign, where neither is exactly 0": ">= 0.95",
+        "alike in sign, single categories": ">= 0.95",
         "correlation of contributions and Shapley values": ">= 0.95",
         **_complete("organisms"),
     }

@@ -25,6 +25,7 @@ from diffharness.attribution.batches import DocumentForm, Span
 from diffharness.attribution.forms import task_forms
 from diffharness.attribution.interventions import Arm, intervene
 from diffharness.attribution.path import account_for
+from diffharness.attribution.references import References
 from diffharness.attribution.states import ModelPair
 from diffharness.attribution.surrogates import Choice
 from diffharness.evaluation.harness import LoadedTasks
@@ -43,7 +44,7 @@ ORGANISM_TASKS = ("organism_safety", "organism_multilingual", "organism_facts", 
 """One of every output type."""
 SIZES = workload.Sizes(hidden_size=128, n_layers=4, n_words=2000, n_documents=4, n_answers=1, prompt_words=(90, 90))
 BATCH_SIZE, N_LATENTS, K = 32, 512, 8
-MEMORY_DOCUMENTS = 40
+MEMORY_DOCUMENTS = 80
 """Four batches: with fewer, what the allocator keeps of freed blocks still grows."""
 PROMPT, ANSWER = 90, 4
 """Tokens of a document whose memory is measured; four choices each."""
@@ -108,13 +109,14 @@ def speed_figures(pair: Pair, n_rounds: int, say: Callable[[str], None]) -> dict
     reading states, codes and scores counts as written. Either is for one of the two orders.
     """
     plain = tuple(_plain(model) for model in pair.models)
+    references = _read_against([form for forms in pair.forms.values() for form in forms])
     figures: dict[str, Any] = {}
     for task, forms in pair.forms.items():
         ways = {
             "evaluation": partial(_evaluate, plain, pair.tasks, task),
             "candidate": partial(_evaluate, plain[1:], pair.tasks, task),
-            "written": partial(account_for, pair.pair, forms, read_nodes=(1,)),
-            "whole": partial(account_for, pair.pair, forms),
+            "written": partial(account_for, pair.pair, forms, references, read_nodes=(1,)),
+            "whole": partial(account_for, pair.pair, forms, references),
             "check": partial(_check, pair, task),
         }
         spent: dict[str, list[Spent]] = {name: [] for name in ways}
@@ -141,6 +143,11 @@ def speed_figures(pair: Pair, n_rounds: int, say: Callable[[str], None]) -> dict
             **ratio_figures(f"{of}: exact check over the candidate's evaluation", spent["check"], spent["candidate"]),
         }
     return figures
+
+
+def _read_against(documents: Sequence[DocumentForm]) -> References:
+    """All that the documents are scored on, to be read against each other."""
+    return References([span.ids for document in documents for span in document.spans])
 
 
 def largest(figures: Mapping[str, Any], ending: str) -> float:
@@ -201,7 +208,9 @@ def _measure_memory(n_documents: int) -> int:
     rng = np.random.default_rng(0)
     peak = AnonymousPeak()
     documents = [_random_document(i, rng) for i in range(n_documents)]
-    account_for(pair, documents, written_nodes=(2,), read_nodes=(2,))  # nodes come one after the other
+    account_for(
+        pair, documents, _read_against(documents), written_nodes=(2,), read_nodes=(2,)
+    )  # nodes come one after the other
     return peak.stop() - taken
 
 

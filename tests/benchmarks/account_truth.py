@@ -10,7 +10,9 @@ from typing import Any
 import numpy as np
 
 from diffharness import defaults, organism
+from diffharness.attribution.shapley import BIAS_AND_ERROR, OTHERS
 from diffharness.config import RunConfig
+from diffharness.latents.taxonomy import UNCLEAR
 from diffharness.organism import Organism
 from diffharness.organism.plant import Plant
 from diffharness.pipeline import Run
@@ -101,6 +103,9 @@ def truth_figures(runs: Sequence[PlantedRun]) -> dict[str, Any]:
         "exact checks with the sign of the contribution": mean(checked),
         "composite tasks with one capability moved": len(composites),
         "composites blamed rightly": mean(b.leader == b.moved for b in composites),
+        "tasks of both kinds in which another capability leads": mean(
+            b.leader not in (b.moved, UNCLEAR) for b in (*singles, *composites)
+        ),
         "single tasks blamed rightly by what is written": mean(b.holds for b in written[1]),
         "composites blamed rightly by what is written": mean(b.leader == b.moved for b in written[2]),
         "single tasks blamed rightly, labels shuffled": _weighted(shuffled),
@@ -162,6 +167,7 @@ def shift_figures(runs: Sequence[PlantedRun]) -> dict[str, Any]:
                     "seed": found.seed,
                     "gap": planted.surrogate_gap(task),
                     "prior": prior.contribution,
+                    "on own states": prior.at_own_states,
                     "second start": prior.second_start,
                     "content-free": prior.is_content_free,
                 }
@@ -187,7 +193,7 @@ def shapley_figures(runs: Sequence[PlantedRun]) -> dict[str, Any]:
     interval excludes 0; a value of exactly 0 counts as unlike, and is counted apart. Values are correlated where both
     are in one unit.
     """
-    values, written, agree, still, against, without = [], [], [], 0, [], []
+    values, written, agree, named, still, against, without = [], [], [], [], 0, [], []
     for found in runs:
         for task in found.report.shapley:
             if task.reason is not None:
@@ -197,6 +203,8 @@ def shapley_figures(runs: Sequence[PlantedRun]) -> dict[str, Any]:
                     values.append(player.value)
                     written.append(player.written)
                 still += player.is_still
+                if player.name not in (BIAS_AND_ERROR, OTHERS) and (player.is_still or player.agrees is not None):
+                    named.append(bool(player.agrees))
                 if player.agrees is not None:
                     agree.append(player.agrees)
                 if player.agrees is False:
@@ -209,6 +217,8 @@ def shapley_figures(runs: Sequence[PlantedRun]) -> dict[str, Any]:
         "of these, Shapley values of exactly 0": still,
         "of these, alike in sign": sum(agree) / max(len(agree) + still, 1),
         "alike in sign, where neither is exactly 0": mean(agree),
+        "Shapley values of single categories among these": len(named),
+        "alike in sign, single categories": mean(named),
         "Shapley values in the contribution's unit": len(values),
         "correlation of contributions and Shapley values": correlation,
         "Shapley values of the other sign": against,

@@ -39,7 +39,7 @@ def test_tab_reaches_everything_and_what_has_the_focus_is_outlined(watched):
     tags = {stop["tag"] for stop in stops}
     assert {"a", "button", "input", "select", "summary"} <= tags
     names = " | ".join(stop["name"] for stop in stops if stop["tag"] in ("summary", "button"))
-    for wanted in ("task", "gap", "Clear", "Latent ", "Every comparison", "Documents"):
+    for wanted in ("task", "gap", "Clear", "Latent ", "Every comparison", "Document "):
         assert wanted in names, wanted
     usable = page.locator("button:visible, input:visible, select:visible, summary:visible").count()
     assert sum(stop["tag"] in ("button", "input", "select", "summary") for stop in stops) == usable
@@ -58,7 +58,7 @@ def test_the_skip_link_jumps_over_the_contents(watched):
 @pytest.mark.parametrize("hand", ["mouse", "Enter", "Space"])
 def test_documents_open_by_mouse_and_by_keyboard(watched, hand):
     page = watched.page
-    fold = page.locator("details.task[open] details.documents").first
+    fold = page.locator("details.task[open] details.flipped").first
     summary = fold.locator("summary").first
     assert fold.get_attribute("open") is None
     if hand == "mouse":

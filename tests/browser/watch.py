@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -11,9 +9,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 import axe_playwright_python
-import pytest
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
+from tests.needed import program
 from tests.pictures import BROWSERS
 
 PATIENCE_MS = 120_000
@@ -55,13 +53,8 @@ class Watched:
 
 @contextmanager
 def browsing() -> Iterator[Browser]:
-    """Debian's Chromium, without a window. In CI its absence is a failure, elsewhere a reason to skip."""
-    found = next((path for name in BROWSERS if (path := shutil.which(name))), None)
-    if found is None:
-        missing = "no Chromium found; install it (Debian: apt install chromium)"
-        if os.environ.get("CI", "") not in ("", "0", "false"):
-            pytest.fail(missing)
-        pytest.skip(missing)
+    """Debian's Chromium, without a window."""
+    found = program("Chromium", "chromium", *BROWSERS)
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=found, timeout=PATIENCE_MS)
         yield browser

@@ -18,6 +18,7 @@ from rich.console import Console
 from diffharness.regression.printed import print_verdict
 from diffharness.regression.summary import MARKER
 from diffharness.regression.writing import write_outputs
+from tests.needed import program
 from tests.regression import verdicts
 from tests.regression.made_up import MadeUpTask, lost, made_up_run, right
 from tests.regression.runner import (
@@ -284,8 +285,8 @@ def _scripts(node: Any) -> list[str]:
     return [script for value in node for script in _scripts(value)] if isinstance(node, list) else []
 
 
-@pytest.mark.skipif(shutil.which("jq") is None, reason="gh has jq built in; here it is needed to try the filter")
 def test_the_filter_finds_our_own_comment_only() -> None:
+    jq = program("jq", "jq", "jq")  # gh has it built in
     steps = {step.get("id"): step for step in read_yaml(ROOT / "action.yml")["runs"]["steps"]}
     found = re.search(r"ours='(.*?)'\n", steps["comment"]["run"], re.DOTALL)
     assert found is not None
@@ -295,9 +296,7 @@ def test_the_filter_finds_our_own_comment_only() -> None:
         {"databaseId": 3, "viewerDidAuthor": True, "body": f"{MARKER}\n### pass"},
     ]
     response = {"data": {"repository": {"pullRequest": {"comments": {"nodes": nodes}}}}}
-    done = subprocess.run(
-        ["jq", "-r", found[1]], input=json.dumps(response), capture_output=True, text=True, check=True
-    )
+    done = subprocess.run([jq, "-r", found[1]], input=json.dumps(response), capture_output=True, text=True, check=True)
     assert done.stdout == "3\n"
 
 

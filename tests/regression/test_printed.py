@@ -140,12 +140,20 @@ def test_a_file_that_can_not_be_written_is_named_and_leaves_the_old_one(tmp_path
     assert sorted(path.name for path in tmp_path.iterdir()) == [VERDICT_FILE]
 
 
+def test_the_verdict_is_written_after_all_that_could_fail(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"missing/v\.json can not be written"):
+        write_outputs(every_outcome(), tmp_path, json_file=tmp_path / "missing" / "v.json")
+    assert not list(tmp_path.iterdir())
+
+
 def test_old_outputs_are_removed_so_that_none_contradicts_a_check_that_fails(tmp_path: Path) -> None:
-    junit, comment = tmp_path / "a.xml", tmp_path / "b.md"
-    written = write_outputs(every_outcome(), tmp_path, junit=junit, comment=comment)
-    assert sorted(path.name for path in written) == ["a.xml", "b.md", VERDICT_FILE]
-    clear_outputs(tmp_path, junit=junit, comment=comment)
-    clear_outputs(tmp_path, junit=junit, comment=comment)
+    others = tmp_path / "a.xml", tmp_path / "b.md", tmp_path / "c.json"
+    junit, comment, json_file = others
+    written = write_outputs(every_outcome(), tmp_path, junit=junit, comment=comment, json_file=json_file)
+    assert [path.name for path in written] == ["a.xml", "b.md", "c.json", VERDICT_FILE]
+    assert json_file.read_bytes() == (tmp_path / VERDICT_FILE).read_bytes()
+    clear_outputs(tmp_path, *others)
+    clear_outputs(tmp_path, None, *others)
     assert not list(tmp_path.iterdir())
 
 

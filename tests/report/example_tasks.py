@@ -205,7 +205,7 @@ def _components(
         *made,
         _component(
             "prior", None, None, prior, gap, scale, clear=carrier is not None, plant=plant, second_start=second,
-            is_content_free=None if second is None else 0.75 <= second / prior <= 1.25,
+            at_own_states=second, is_content_free=None if second is None else 0.75 <= second / prior <= 1.25,
         ),
     )  # fmt: skip
 

@@ -33,7 +33,7 @@ QUIET = (
     part("bias", "written", 0.0),
     part("error", "written", 0.01),
     part("error", "read", 0.01),
-    part("prior", None, 0.03, second_start=0.03, is_content_free=True),
+    part("prior", None, 0.03, at_own_states=0.03, is_content_free=True),
 )
 """An account of `GAP` of which nothing has to be known but how it arose."""
 
@@ -102,18 +102,18 @@ def test_errors_of_both_origins_count_together(task: Task) -> None:
     assert ERROR not in said(with_parts(task, part("error", "written", 0.2), part("error", "read", -0.2)))
 
 
-def test_a_prior_is_called_a_shift_without_content_only_where_a_second_start_agrees(task: Task) -> None:
-    agreed = with_parts(task, part("prior", None, 0.1, second_start=0.09, is_content_free=True))
+def test_a_prior_is_called_a_shift_without_content_only_where_own_states_agree(task: Task) -> None:
+    agreed = with_parts(task, part("prior", None, 0.1, second_start=0.2, at_own_states=0.09, is_content_free=True))
     assert only(CONTENT_FREE, agreed)
     assert "The prior (+0.100)" in said(agreed)
-    assert "gives +0.090" in said(agreed)
-    apart = with_parts(task, part("prior", None, 0.1, second_start=-0.02, is_content_free=False))
+    assert "differ by +0.090 on the task's own documents" in said(agreed)
+    apart = with_parts(task, part("prior", None, 0.1, second_start=-0.01, at_own_states=-0.02, is_content_free=False))
     assert only(NOT_CONTENT_FREE, apart)
-    assert "gives −0.020" in said(apart)
+    assert "differ by −0.020 on the task's own documents, and by −0.010 on them without" in said(apart)
 
 
-def test_a_small_prior_or_one_without_a_second_start_is_not_judged(task: Task) -> None:
-    small = with_parts(task, part("prior", None, 0.03, second_start=-0.03, is_content_free=False))
+def test_a_small_prior_or_one_of_an_older_report_is_not_judged(task: Task) -> None:
+    small = with_parts(task, part("prior", None, 0.03, at_own_states=-0.03, is_content_free=False))
     single = with_parts(task, part("prior", None, 0.1))
     for made in (small, single):
         assert CONTENT_FREE not in said(made)

@@ -20,6 +20,8 @@ def test_shares_intervals_and_p_values() -> None:
     assert numbers.interval(Interval(low=-0.1, high=0.25)) == "[−0.100, +0.250]"
     assert numbers.p_value(0.0002) == "<\u00a00.001"
     assert numbers.p_value(0.0124) == "0.012"
+    assert numbers.p_words(0.0002) == "p <\u00a00.001"
+    assert numbers.p_words(0.0124) == "p = 0.012"
     assert numbers.small(3.1e-5) == "3.1e−05"
 
 

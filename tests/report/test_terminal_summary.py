@@ -9,8 +9,10 @@ import pytest
 from rich.console import Console
 
 from diffharness.report.numbers import interval, plain, signed
-from diffharness.report.schema import Report
+from diffharness.report.schema import Report, Task
 from diffharness.report.terminal_summary import print_summary
+from diffharness.report.terminal_why import part_words
+from diffharness.report.view import by_severity, is_real
 from tests.report.example import example_report, stale_report
 
 
@@ -92,6 +94,33 @@ def test_a_run_without_a_gap_or_an_account_says_so(report: Report) -> None:
         for task in report.tasks
     )
     assert "There is no account of this task: cut at" in screen(report.model_copy(update={"tasks": bare}), 120)
+
+
+def test_what_explains_a_gap_goes_its_way_and_the_rest_holds_it_back(report: Report) -> None:
+    """The largest part of a loss may be a gain: it is not what explains it."""
+
+    def of(task: Task, *values: float) -> Task:
+        assert task.surrogate is not None
+        kinds = {"safety": "latents", "facts": "latents", "prior": "prior"}
+        rows = tuple(
+            task.components[0].model_copy(
+                update={"kind": kind, "category": None if kind == "prior" else name, "origin": None, "contribution": v}
+            )
+            for (name, kind), v in zip(kinds.items(), values, strict=True)
+        )
+        tracked = task.surrogate.model_copy(update={"gap": sum(values), "tracks": True, "tracks_reason": None})
+        return task.model_copy(update={"components": rows, "surrogate": tracked})
+
+    real = [task for task in by_severity(report.tasks) if is_real(task) and task.is_primary and task.surrogate]
+    lost, gained = of(real[1], 0.30, -0.22, -0.19), of(real[2], -0.5, 0.03, 0.9)
+    tasks = tuple({t.task: t for t in (*report.tasks, lost, gained)}.values())
+    page = screen(report.model_copy(update={"tasks": tasks}), 120)
+    assert "of −0.110: facts −0.220, prior −0.190; held back by safety +0.300" in page
+    assert "of +0.430: prior +0.900; held back by safety −0.500" in page
+    narrow = screen(report.model_copy(update={"tasks": tasks}), 80)
+    assert "of −0.110: facts −0.220 and 2 more" in narrow
+    assert part_words(of(lost, -0.3, 0.9, -0.8), 2) == "prior −0.800; held back by facts +0.900 and 1 more"
+    assert part_words(of(lost, -0.02, 0.5, -0.03), 3) == "facts +0.500"
 
 
 @pytest.mark.parametrize("width", [80, 200])

@@ -51,10 +51,12 @@ class Component(Model):
     ablation_reason: str | None = None
     """Why there is no ablation."""
     second_start: float | None = None
-    """Of `prior`: the same at a second start, the states without their latents."""
+    """Of `prior`: the same at a second start, the documents' states without their latents."""
+    at_own_states: float | None = None
+    """Of `prior`: the same on the documents' own states, which is the prior and all that is read."""
     is_content_free: bool | None = None
-    """Of `prior`: whether both starts agree in sign and within a quarter, so that it can be called a shift that does
-    not depend on content."""
+    """Of `prior`: whether it and the value at the documents' own states agree in sign and within a quarter, so that it
+    can be called a shift that does not depend on content."""
     seeds: tuple[float, ...] = ()
     """The contribution by crosscoders trained with other seeds (`--seeds`), each with names of its own."""
 
@@ -72,6 +74,8 @@ class Surrogate(Model):
     tracks: bool
     tracks_reason: str
     """Why it does, or why nothing may be worded as a cause."""
+    higher_is_better: bool | None = None
+    """The stand-in's own direction (a log-likelihood rises where a perplexity falls); `None` in older reports."""
 
 
 class Document(Model):
