@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from scipy import sparse
@@ -18,6 +20,7 @@ from diffharness.attribution.account import (
 from diffharness.attribution.batches import DocumentForm
 from diffharness.attribution.forms import TaskForms
 from diffharness.attribution.path import Bracket, DocumentAccount
+from diffharness.attribution.prompt import PromptEffect
 from diffharness.attribution.surrogates import LogLikelihood
 from diffharness.statistics.bootstrap import bootstrap_ratio
 
@@ -57,6 +60,7 @@ def planted(
     weights: np.ndarray | None = None,
     constant: dict[int, float] | None = None,
     sample: dict[int, float] | None = None,
+    prompt: dict[int, PromptEffect] | None = None,
 ) -> TaskAccount:
     rng = np.random.default_rng(3)
     accounts = [document(i, rng) for i in range(N)]
@@ -68,7 +72,7 @@ def planted(
         "s", "u", False, tuple(DocumentForm(i, (), surrogate) for i in range(N)), constant or {}, documents
     )
     kept = accounts if sample is None else [a for a in accounts if a.doc_id in sample]
-    return collect("t", forms, kept[::-1], L, sample)
+    return collect("t", forms, kept[::-1], L, sample, prompt)
 
 
 def test_components_sum_to_the_gap():
@@ -85,6 +89,24 @@ def test_components_sum_to_the_gap():
     assert (x.n_latents, by_key[ComponentKey("prior", None, None)].n_latents) == (2, None)
     empty = by_key[ComponentKey("latents", "written", "z")]
     assert (empty.contribution, empty.low, empty.high, empty.n_latents) == (0, 0, 0, 0)
+
+
+def test_the_candidates_own_prompt_is_one_more_part_and_moves_no_other():
+    m_N = np.random.default_rng(8).normal(2.0, 0.5, N + 1)
+    effects = {i: PromptEffect(SCALE * m, m) for i, m in enumerate(m_N.tolist())}
+    account, without = planted(constant={N: 1.0}, prompt=effects), planted(constant={N: 1.0})
+    parts, others = (sum_components(a, CATEGORIES, NAMES, np.random.default_rng(0)) for a in (account, without))
+    assert [replace(p, p_value=0.0) for p in parts[:-1]] == [replace(p, p_value=0.0) for p in others]
+    assert [p.p_value for p in parts[:-1]] == pytest.approx([p.p_value for p in others], abs=0.05), "drawn anew"
+    prompt = parts[-1]
+    assert prompt.key == ComponentKey("prompt", None, None)
+    assert prompt.contribution == pytest.approx(SCALE * m_N.mean())
+    assert prompt.contribution_raw == pytest.approx(m_N.mean())
+    assert (prompt.interaction, prompt.n_latents) == (0, None)
+    assert prompt.low < prompt.contribution < prompt.high < 0
+    assert prompt.p_value < 0.01
+    assert account.gap == pytest.approx(without.gap + prompt.contribution)
+    assert sum(p.contribution for p in parts) == pytest.approx(account.gap, abs=1e-12)
 
 
 def test_interaction_is_shared_out_and_cancels_over_all_components():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from diffharness.regression import words
 from diffharness.regression.mechanism import decide_contributions, decide_quality, decide_specific, why
 from diffharness.regression.policy import ContributionRule, SpecificLimit
 from diffharness.report.schema import CategoryShift, Component, Interval, Report, Task
@@ -80,6 +81,19 @@ def test_a_loss_is_split_by_what_carries_it_and_adds_up(report: Report) -> None:
     total = carried.specific_latents + carried.other_latents + carried.error + carried.upper
     assert total == pytest.approx(task.surrogate.gap)
     assert carried.sentence.startswith("mostly carried by latents specific to one of the models: −0.170 of −0.325")
+
+
+def test_the_candidates_own_chat_template_is_a_part_of_its_own_of_a_loss(report: Report) -> None:
+    planted = _with(report, *PLANTED[:4], _part("prompt", -0.6, 0.01))
+    carried = why(planted, planted.tasks[0].task).carried
+    assert carried is not None
+    assert (carried.prompt, carried.upper) == (pytest.approx(-0.6), 0.0)
+    assert carried.sentence.startswith("mostly carried by the candidate's own chat template in place of the baseline's")
+    assert "own chat template −0.600" in words.carried(carried)
+    without = why(report, _lost(report).task).carried
+    assert without is not None
+    assert without.prompt == 0
+    assert "chat template" not in words.carried(without)
 
 
 def test_every_account_of_the_example_adds_up_to_its_surrogates_gap(report: Report) -> None:

@@ -92,3 +92,16 @@ def test_settings_that_differ_are_named_as_a_cause(tmp_path: Path) -> None:
     generated = pair(scores(tmp_path / "d", TASK, gen_kwargs="temperature=1"), scores(tmp_path / "e", TASK))
     assert isinstance(generated, Refused)
     assert "gen_kwargs was temperature=1, is not given" in generated.sentence
+
+
+def test_prompts_of_one_run_may_differ_where_the_candidate_has_its_own_template(tmp_path: Path) -> None:
+    """The documents still have to be the same."""
+    sides = [
+        scores(tmp_path / prompts, replace(TASK, prompts=prompts)) for prompts in ("question", "templated question")
+    ]
+    common = {"intersect": False, "file": None}
+    assert isinstance(pair_tasks("arc", *sides, **common), Refused)
+    found = pair_tasks("arc", *sides, **common, by_design=True)
+    assert found == Pairs(tuple(range(20)), tuple(range(20)))
+    fewer = scores(tmp_path / "fewer", MadeUpTask("arc", right(19, 10), right(19, 10), prompts="templated question"))
+    assert isinstance(pair_tasks("arc", sides[0], fewer, **common, by_design=True), Refused)

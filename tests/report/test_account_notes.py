@@ -120,6 +120,16 @@ def test_a_small_prior_or_one_of_an_older_report_is_not_judged(task: Task) -> No
         assert NOT_CONTENT_FREE not in said(made)
 
 
+def test_what_the_own_chat_template_makes_is_told_however_small(task: Task) -> None:
+    check = Ablation(score=0.75, change=0.25, interval=Interval(low=0.125, high=0.375), n=100)
+    made = said(with_parts(task, part("prompt", None, 0.005, ablation=check)))
+    assert "chat template in place of the baseline's makes +0.005 of it [−0.005, +0.015]" in made
+    assert "in which the candidate scores 0.750 (acc)." in made
+    unchecked = said(with_parts(task, part("prompt", None, 0.005)))
+    assert "of both models asked in the baseline's." in unchecked
+    assert "chat template" not in said(task)
+
+
 @pytest.mark.parametrize(("interaction", "due"), [(0.1, True), (-0.1, True), (0.09, False), (None, False)])
 def test_an_interaction_is_told_from_a_quarter_of_the_gap_on(task: Task, interaction: float | None, due: bool) -> None:
     made = task.model_copy(update={"interaction": interaction})

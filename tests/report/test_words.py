@@ -69,6 +69,19 @@ def test_a_part_is_a_cause_only_where_the_exact_check_agrees_and_its_claim_beat_
     ]
 
 
+def test_a_candidate_in_its_own_template_is_checked_as_it_scores_in_the_baselines(report: Report) -> None:
+    task = report.tasks[0]
+    written = next(c for c in task.components if c.ablation is not None)
+    assert written.ablation is not None
+    own = {"kind": "prompt", "origin": None, "category": None, "contribution": 0.2}
+    check = written.ablation.model_copy(update={"score": 0.8125})
+    asked_twice = task.model_copy(update={
+        "components": (*task.components, written.model_copy(update={**own, "ablation": check})),
+    })  # fmt: skip
+    assert CAUSE.replace("not 0.960", "not 0.812") in account_sentence(asked_twice, report.claims)
+    assert "the candidate's own chat template in place of the baseline's +0.200" in account_sentence(asked_twice)
+
+
 def test_a_part_without_a_causal_claim_of_what_it_writes_there_is_no_cause(report: Report) -> None:
     task = report.tasks[0]
     own = _claim(report, task, "written")
