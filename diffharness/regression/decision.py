@@ -203,7 +203,10 @@ def _refuse_small_margins(comparisons: Sequence[ScoreComparison]) -> None:
     up = Context(prec=3, rounding=ROUND_CEILING)
     least = {one.task: f"{float(up.create_decimal(repr(float(one.terms.min_effect)))):g}" for one in small}
     tasks = ", ".join(f"{task}: {{margin: {margin}}}" for task, margin in least.items())
-    raise UsageError(f"{'; '.join(said)}; raise the margin in the policy (--policy FILE with `tasks: {{{tasks}}}`)")
+    raise UsageError(
+        f'{"; ".join(said)}; raise the margin in the policy (--policy FILE), where `tasks: {{{tasks}, "*": {{}}}}` '
+        "would do and keeps all other tasks gated"
+    )
 
 
 def _error(one: ScoreComparison, problem: str) -> RuleResult:

@@ -147,6 +147,11 @@ def test_a_margin_below_the_noise_floor_is_refused_with_the_figure(tmp_path: Pat
     with pytest.raises(UsageError, match=r"noise floor of 0\.03"):
         check(run, against=file)
     assert check(run, against=file, policy=gate(tmp_path, "version: 1\ndefaults: {margin: 0.03}")).exit_code == 0
+    with pytest.raises(UsageError) as caught:
+        check(run, against=file)
+    remedy = str(caught.value).split("`")[1]
+    found = check(made_up_run(tmp_path / "two", (SAME, WORSE)), policy=gate(tmp_path, f"version: 1\n{remedy}"))
+    assert [rule.task for rule in found.rules] == [SAME.name, WORSE.name]
 
 
 def test_rules_on_the_mechanism_are_decided(tmp_path: Path) -> None:

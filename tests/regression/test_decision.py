@@ -242,7 +242,7 @@ def test_all_margins_below_their_noise_floors_are_named_at_once_and_what_would_d
     said = str(caught.value)
     assert all(f"rule '{task} acc,none'" in said for task in ("one", "two"))
     assert "three" not in said
-    assert "`tasks: {one: {margin: 0.0124}, two: {margin: 0.05}}`" in said
+    assert '`tasks: {one: {margin: 0.0124}, two: {margin: 0.05}, "*": {}}`' in said
     enough = {"one": 0.0124, "two": 0.05, "three": 0.01}
     assert len(decide_scores([replace(r, terms=replace(r.terms, margin=enough[r.task])) for r in rules])) == 3
 
