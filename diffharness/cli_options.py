@@ -68,7 +68,8 @@ def naming_options() -> list[Option]:
     """Which latents are specific, and who names them."""
     return [
         click.option("--annotator", metavar="WHO", multiple=True, help="Who names the latents: probe, none, "
-                     "file,LABELS.csv, or an lm-eval model such as local-chat-completions,model=NAME,base_url=URL; "
+                     "file,LABELS.csv, file,RUN/latents.parquet (the names of an earlier run with its crosscoder), "
+                     "or an lm-eval model such as local-chat-completions,model=NAME,base_url=URL; "
                      f"give two to compare them  [{defaults.ANNOTATOR}]"),
         click.option("--annotate", metavar="N", type=int, help="Latents that an annotating model is asked about, those "
                      f"that differ most first  [{defaults.ANNOTATE}]"),

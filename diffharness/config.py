@@ -59,8 +59,8 @@ class RunConfig(BaseModel):
     taxonomy: Path | None = None
     """YAML file of the categories that there are; by default the built-in one (`latents/taxonomy.yaml`)."""
     annotator: tuple[str, ...] = (defaults.ANNOTATOR,)
-    """Who names the latents: `probe`, `none`, `file,LABELS.csv`, or an lm-eval model as `name,key=value,...`; of two
-    the first names, and their agreement is reported."""
+    """Who names the latents: `probe`, `none`, `file,LABELS.csv`, `file,RUN/latents.parquet` (as that run did), or an
+    lm-eval model as `name,key=value,...`; of two the first names, and their agreement is reported."""
     annotate: int = Field(defaults.ANNOTATE, ge=1)
     """Latents that an annotating model is asked about, those that differ most first."""
     nu_reconstruction: float = Field(defaults.NU_RECONSTRUCTION, gt=0)

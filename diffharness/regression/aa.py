@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from diffharness.config import RunConfig
 from diffharness.errors import UsageError
-from diffharness.regression.noise import NOISE_FILE, Noise, noise_floors
-from diffharness.regression.scores import metric_columns
+from diffharness.regression.noise import Noise, noise_floors
+from diffharness.regression.scores import NOISE_FILE, metric_columns
 from diffharness.report.files import put, to_json
 
 if TYPE_CHECKING:

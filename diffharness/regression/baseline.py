@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
 
 from diffharness.errors import UsageError
 from diffharness.evaluation.scores import MetricKey
@@ -97,7 +97,7 @@ class NoiseFloor(Model):
     """Of the two scores."""
     n_changed: int
     """Documents whose score differs."""
-    floor: float
+    floor: float = Field(ge=0)
 
 
 class Baseline(Model):

@@ -66,17 +66,36 @@ def bless_run(folder: Path, output: Path, side: str, noise: Path | None) -> str:
     run = FinishedRun.open(folder)
     found = Noise.load(noise) if noise is not None else None
     kept = bless(run, side, None if found is None else (found.rule, found.floors))
+    floors = "" if noise is None or found is None else _noise_words(kept, noise, found)
     try:
         kept.save(output)
     except OSError as error:
         raise UsageError(f"--output {output} can not be written ({error.strerror}); name another file") from error
     n = sum(task.n for task in kept.tasks)
-    lost = [f"{task.task} {metric}" for task in kept.tasks for metric in task.left_out]
-    said = f"; not held, so not gated: {', '.join(lost)}" if lost else ""
-    floors = f", with the noise floor of {noise}" if noise is not None else ""
+    lost = [f"{task.task} {metric} ({why})" for task in kept.tasks for metric, why in task.left_out.items()]
+    said = f"; not held, so no check can compare it: {', '.join(lost)}" if lost else ""
     size = output.stat().st_size / 1024
     of = f"{len(kept.tasks)} tasks, {n} documents"
     return f"wrote {output} ({size:.0f} KiB): the {side} {kept.model}, {of}{floors}{said}"
+
+
+def _noise_words(kept: Baseline, path: Path, noise: Noise) -> str:
+    """Whose noise floors are kept, and which scores have none.
+
+    Raises:
+        UsageError: the A/A run holds none of the run's scores.
+    """
+    scores = [(task.task, f"{metric.metric},{metric.filter}") for task in kept.tasks for metric in task.metrics]
+    held = {(floor.task, floor.metric) for floor in noise.floors}
+    without = [f"{task} {metric}" for task, metric in scores if (task, metric) not in held]
+    if len(without) == len(scores):
+        there, here = (", ".join(dict.fromkeys(task for task, _ in found)) for found in (sorted(held), scores))
+        raise UsageError(
+            f"--noise {path} is of other tasks ({there or 'none'}) than the run ({here}); make one with `diffharness "
+            "run --aa` and the run's --tasks"
+        )
+    missing = f", none of {', '.join(without)}" if without else ""
+    return f", with the noise floors of {path} (an A/A run of {noise.model}{missing})"
 
 
 def category_contributions(run: FinishedRun, task: str) -> dict[str, tuple[float, Interval]]:

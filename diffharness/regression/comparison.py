@@ -14,7 +14,6 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from diffharness.errors import UsageError
 from diffharness.regression.evidence import Evidence, Pairs, Unseen
 from diffharness.regression.resampled_evidence import FEW_DIFFERING, resampled_evidence
 from diffharness.statistics.bootstrap import subset_means
@@ -74,17 +73,11 @@ class ScoreComparison:
         """Why nothing can be decided, in words.
 
         Raises:
-            UsageError: the margin lies below the noise floor.
             ValueError: arrays that do not fit together, or terms that are none.
         """
         terms = self.terms
         if not (terms.margin >= 0 and 0 < terms.alpha < 0.5 and terms.min_effect >= 0):
             raise ValueError(f"rule {self.rule!r}: {terms} are no terms")
-        if terms.margin < terms.min_effect:
-            raise UsageError(
-                f"rule {self.rule!r}: its margin of {terms.margin:g} lies below the noise floor of "
-                f"{terms.min_effect:g} that the A/A run found; raise the margin to {terms.min_effect:g} or more"
-            )
         named = [names for names in (self.clusters, self.groups) if names is not None]
         if self.baseline.shape != self.candidate.shape or any(names.shape != (self.n,) for names in named):
             raise ValueError(f"rule {self.rule!r}: values, clusters and groups are not of the same documents")

@@ -33,8 +33,8 @@ def crosscoder_notes(run: FinishedRun, baseline: Baseline | None) -> tuple[str, 
     quality = run.report.quality[0] if run.report.quality else None
     if quality is not None and quality.stale is not None:
         notes.append(
-            f"the crosscoder is stale: {quality.stale}; train one on this candidate (leave --crosscoder out), and "
-            "bless that run"
+            f"the crosscoder is stale: {quality.stale}; train one on this pair (leave --crosscoder out); its "
+            "categories are of other latents than the blessed run's"
         )
     blessed = baseline.crosscoder if baseline is not None else None
     here = crosscoder_fingerprint(run.folder)
@@ -47,9 +47,9 @@ def crosscoder_notes(run: FinishedRun, baseline: Baseline | None) -> tuple[str, 
         )
     elif label_hash(run) != blessed.names:
         notes.append(
-            "the run loaded the blessed run's crosscoder, but its latents were named anew, so categories are not quite "
-            "the same; for the same names give the blessed run's labels.csv as --annotator file,labels.csv"
+            "the run has the blessed run's crosscoder, but other names of its latents, so categories are not quite the "
+            f"same; for the same names run with --annotator file,{Path(blessed.location).parent / 'latents.parquet'}"
         )
     else:
-        notes.append("the run loaded the blessed run's crosscoder with its names: contributions are comparable")
+        notes.append("the run has the blessed run's crosscoder and its names: contributions are comparable")
     return tuple(notes)

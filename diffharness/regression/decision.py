@@ -36,10 +36,12 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from decimal import ROUND_CEILING, Context
 
 import numpy as np
 from numpy.typing import NDArray
 
+from diffharness.errors import UsageError
 from diffharness.regression.comparison import ScoreComparison, Terms
 from diffharness.regression.evidence import Evidence
 from diffharness.regression.outcome import RuleResult, RuleVerdict
@@ -175,6 +177,7 @@ def decide_scores(comparisons: Sequence[ScoreComparison], seed: int = 0) -> tupl
         UsageError: a margin lies below the noise floor.
         ValueError: arrays that do not fit together.
     """
+    _refuse_small_margins(comparisons)
     problems = [one.problem() for one in comparisons]
     sound = [one for one, problem in zip(comparisons, problems, strict=True) if problem is None]
     n_holm = sum(one.terms.correction == "holm" for one in sound)
@@ -184,6 +187,25 @@ def decide_scores(comparisons: Sequence[ScoreComparison], seed: int = 0) -> tupl
     return tuple(
         _error(one, problem) if problem is not None else _result(one, *next(decided))
         for one, problem in zip(comparisons, problems, strict=True)
+    )
+
+
+def _refuse_small_margins(comparisons: Sequence[ScoreComparison]) -> None:
+    """Name every margin below its noise floor at once, and the least that may be asked for."""
+    small = [one for one in comparisons if one.terms.margin < one.terms.min_effect]
+    if not small:
+        return
+    said = [
+        f"rule {one.rule!r}: its margin of {one.terms.margin:g} lies below the noise floor of "
+        f"{one.terms.min_effect:g} that the A/A run found"
+        for one in small
+    ]
+    up = Context(prec=3, rounding=ROUND_CEILING)
+    least = {one.task: f"{float(up.create_decimal(repr(float(one.terms.min_effect)))):g}" for one in small}
+    tasks = ", ".join(f"{task}: {{margin: {margin}}}" for task, margin in least.items())
+    raise UsageError(
+        f'{"; ".join(said)}; raise the margin in the policy (--policy FILE), where `tasks: {{{tasks}, "*": {{}}}}` '
+        "would do and keeps all other tasks gated"
     )
 
 

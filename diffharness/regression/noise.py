@@ -13,9 +13,9 @@ from pydantic import ValidationError
 from diffharness.errors import UsageError
 from diffharness.regression.baseline import NoiseFloor
 from diffharness.regression.columns import Column
+from diffharness.regression.scores import NOISE_FILE
 from diffharness.report.schema.base import Model
 
-NOISE_FILE = "noise.json"
 REPEATABILITY = 2.8
 """1.96 · √2: two evaluations differ by more than so many standard deviations of one in 5 of 100 cases (ISO 5725-6)."""
 RULE = (

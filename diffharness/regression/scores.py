@@ -11,13 +11,14 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
-
 from diffharness.errors import RunError, UsageError
 from diffharness.evaluation.scores import DocumentScore, MetricKey, TaskInfo, read_scores
 from diffharness.regression.columns import Column, column
+from diffharness.report.reading import read_report
 from diffharness.report.schema import Report, Task
 
+NOISE_FILE = "noise.json"
+"""What an A/A run leaves, in place of a report."""
 HASH_BYTES, ASKED_BYTES = 8, 3
 """Of a document, and of its prompt and target, that a baseline file keeps."""
 
@@ -74,12 +75,17 @@ class FinishedRun:
         """Read its report.
 
         Raises:
-            UsageError: there is no such folder, or nothing of a run in it.
+            UsageError: there is no such folder, or nothing of a comparison in it.
             RunError: the run was not finished, or its report can not be read.
         """
         if not folder.is_dir():
             raise UsageError(f"{folder} is no folder; give the --output folder of a finished run")
         if not (folder / "report.json").is_file():
+            if (folder / NOISE_FILE).is_file():
+                raise UsageError(
+                    f"{folder} holds an A/A run, which compares no two models; give the --output folder of a finished "
+                    "run, and this one to `diffharness bless --noise`"
+                )
             if not (folder / "manifest.json").is_file() and not (folder / "evaluation").is_dir():
                 raise UsageError(f"{folder} holds no run; give the --output folder of a finished run")
             raise RunError(
@@ -87,10 +93,9 @@ class FinishedRun:
                 "on with it"
             )
         try:
-            return cls(folder, Report.load(folder))
-        except (OSError, ValidationError, ValueError) as error:
-            said = error.errors()[0]["msg"] if isinstance(error, ValidationError) else str(error)
-            raise RunError(f"{folder / 'report.json'} can not be read ({said}); run the comparison again") from error
+            return cls(folder, read_report(folder))
+        except UsageError as error:
+            raise RunError(str(error)) from error
 
     @cached_property
     def rows(self) -> Mapping[str, Task]:
@@ -112,9 +117,10 @@ class FinishedRun:
         try:
             found = read_scores(folder)
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            what = error.strerror if isinstance(error, OSError) else f"{type(error).__name__}: {error}"
             raise RunError(
-                f"{folder / 'evaluation.json'} is absent or damaged ({type(error).__name__}: {error}); the same "
-                "`diffharness run` evaluates again"
+                f"{folder / 'evaluation.json'} is absent or damaged ({what}); the same `diffharness run` evaluates "
+                "again"
             ) from error
         texts = _by_filter(found["documents"])
         tasks = {info.name: self._task(info, texts, side) for info in found["tasks"]}

@@ -158,11 +158,6 @@ def _task_places(report: Report) -> dict[str, int]:
     return {task.task: place for place, task in enumerate(view.by_severity(report.tasks), 1) if task.is_primary}
 
 
-def _breakable(name: str) -> Markup:
-    """A name that may break behind its underlines."""
-    return Markup(str(Markup.escape(text.clean(name))).replace("_", "_<wbr>"))
-
-
 def _capital(sentence: str | None) -> str | None:
     return sentence and sentence[0].upper() + sentence[1:]
 
@@ -195,7 +190,7 @@ def _environment() -> Environment:
         brief=text.brief,
         long=lambda value: text.shorten(value, _MOST_CHARACTERS),
         svg=_inline,
-        breakable=_breakable,
+        breakable=text.breakable,
         anchor=anchor,
         notes=account_notes,
         example_groups=cards.groups,

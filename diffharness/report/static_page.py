@@ -9,7 +9,7 @@ from typing import Any
 
 from diffharness.report.numbers import interval, percent, plain, signed
 from diffharness.report.side_by_side import DECIDED, SideBySide, score_rows, sum_words, unit_tables, verdict_words
-from diffharness.report.text import brief, clean
+from diffharness.report.text import breakable, brief, clean
 
 
 def render_page(template: str, shown: SideBySide, **context: Any) -> str:
@@ -26,7 +26,9 @@ def render_page(template: str, shown: SideBySide, **context: Any) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters.update(signed=signed, plain=plain, percent=percent, interval=interval, brief=brief)
+    environment.filters.update(
+        signed=signed, plain=plain, percent=percent, interval=interval, brief=brief, breakable=breakable
+    )
     environment.globals.update(verdict_words=verdict_words, sum_words=sum_words, decided=DECIDED)
     style = (folder / "report.css").read_text(encoding="utf-8")
     return environment.get_template(template).render(

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import re
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from markupsafe import Markup
 
 _ACTING = re.compile(
     "[\x00-\x08\x0b-\x1f\x7f-\x9f"  # controls but tab and newline: terminals obey them
@@ -54,3 +58,10 @@ def brief_label(label: str, limit: int) -> str:
     if not label.endswith(_READ):
         return brief(label, limit)
     return brief(label.removesuffix(_READ), limit - len(_READ)) + _READ
+
+
+def breakable(name: str) -> Markup:
+    """A name, escaped for a page, that may break behind its underlines."""
+    from markupsafe import Markup
+
+    return Markup(str(Markup.escape(clean(name))).replace("_", "_<wbr>"))

@@ -6,18 +6,24 @@ import os
 from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
+import numpy as np
 import pytest
 from filelock import FileLock
 from playwright.sync_api import Browser
 
+from diffharness.assembly.compare import comparison
 from diffharness.assembly.matrix import matrix
 from diffharness.report import matrix as matrix_views
 from diffharness.report.charts import Figure, figures
+from diffharness.report.compare.page import render_html as comparison_page
+from diffharness.report.compare.runs import read_runs
 from diffharness.report.html import render_html
 from diffharness.report.schema import Report
 from tests.browser.large import LIMIT_LATENTS, LIMIT_TASKS, MANY_LATENTS, MANY_TASKS, large_page
 from tests.browser.watch import PICTURES, browsing
+from tests.report.compared import planted_run
 from tests.report.example import HOSTILE, example_report, hostile_report
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -46,6 +52,19 @@ def _matrix(reports: dict[str, Report]) -> str:
     return matrix_views.render_html(found)
 
 
+def _comparison() -> str:
+    """Three runs of tasks and models with long names."""
+    rng = np.random.default_rng(0)
+    names = [f"organism_{name}_hallucination_management" for name in ("safety", "multilingual")]
+    runs = [{name: rng.normal(i, size=(40, 3)) for name in names} for i in range(3)]
+    with TemporaryDirectory() as folder:
+        made = [
+            planted_run(Path(folder, f"run{i}"), values, candidate=f"an-organisation/a-fine-tune-v{i}-dpo-long-name")
+            for i, values in enumerate(runs)
+        ]
+        return comparison_page(comparison(read_runs(made), "diffharness compare"))
+
+
 MADE: dict[str, Callable[[], str]] = {
     "kept": lambda: render_html(kept_report(), _drawn()),
     "short": lambda: render_html(_short(), _drawn()),
@@ -53,6 +72,7 @@ MADE: dict[str, Callable[[], str]] = {
     "hostile": lambda: render_html(hostile_report()),
     "matrix": lambda: _matrix({f"c{i}": example_report(seed=i) for i in range(3)}),
     "hostile matrix": lambda: _matrix({f"c{i}": hostile_report() for i in range(2)}),
+    "comparison": _comparison,
     "limit": lambda: large_page(LIMIT_TASKS, LIMIT_LATENTS),
     "many": lambda: large_page(MANY_TASKS, MANY_LATENTS, is_drawn=False),
 }

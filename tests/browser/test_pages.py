@@ -10,7 +10,11 @@ import pytest
 from tests.browser.watch import axe_findings, watching
 from tests.report.example import HOSTILE
 
-ALL = ("kept", "hostile", "matrix", "hostile matrix")
+ALL = ("kept", "hostile", "matrix", "hostile matrix", "comparison")
+PAPER = 718
+"""A4 between Chromium's own margins, in CSS pixels."""
+MOST_SHRUNK = 1.5
+"""Chromium makes what is wider than its paper smaller, to no less than two thirds; then it cuts."""
 LOOKS = [("light", 1280), ("dark", 1280), ("light", 390), ("dark", 390)]
 
 NAMES = "[...document.querySelectorAll('*')].filter(e => !e.closest('svg')).map(e => e.localName)"
@@ -86,7 +90,7 @@ def test_the_policy_stops_code_and_style_that_got_into_the_page(browser, page_fi
 
 @pytest.mark.parametrize(("scheme", "width", "name"), [
     ("light", 1280, "short"), ("dark", 390, "short"), ("dark", 1280, "hostile"), ("light", 390, "hostile"),
-    ("light", 1280, "matrix"), ("dark", 390, "matrix"),
+    ("light", 1280, "matrix"), ("dark", 390, "matrix"), ("light", 1280, "comparison"), ("dark", 390, "comparison"),
 ])  # fmt: skip
 def test_axe_finds_nothing_serious(browser, page_file, name, scheme, width):
     with watching(browser, page_file(name), scheme=scheme, width=width) as watched:
@@ -94,7 +98,7 @@ def test_axe_finds_nothing_serious(browser, page_file, name, scheme, width):
         assert axe_findings(watched.page) == []
 
 
-@pytest.mark.parametrize("name", ["kept", "hostile", "matrix"])
+@pytest.mark.parametrize("name", ["kept", "hostile", "matrix", "comparison"])
 def test_headings_are_in_order(browser, page_file, name):
     with watching(browser, page_file(name)) as watched:
         watched.open_all()
@@ -104,11 +108,28 @@ def test_headings_are_in_order(browser, page_file, name):
         assert all(after <= before + 1 for before, after in itertools.pairwise(levels))
 
 
-@pytest.mark.parametrize("name", ["kept", "hostile", "matrix"])
+@pytest.mark.parametrize("name", ["kept", "hostile", "matrix", "comparison"])
 def test_a_phone_does_not_scroll_sideways(browser, page_file, name):
     with watching(browser, page_file(name), width=390) as watched:
         watched.open_all()
         assert watched.page.evaluate("document.documentElement.scrollWidth") <= 390
+
+
+@pytest.mark.parametrize("name", ["kept", "matrix", "comparison"])
+def test_paper_cuts_nothing_and_is_white(browser, page_file, name):
+    with watching(browser, page_file(name), scheme="dark", width=PAPER) as watched:
+        page = watched.page
+        page.emulate_media(media="print", color_scheme="dark")
+        watched.open_all()
+        assert page.evaluate("document.documentElement.scrollWidth") <= MOST_SHRUNK * PAPER
+        assert page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
+
+
+def test_names_of_tasks_break_behind_their_underlines_only(browser, page_file):
+    """Where a name is cut within a word, a reader takes it for two."""
+    with watching(browser, page_file("comparison"), width=390) as watched:
+        assert watched.page.locator("#scores tbody th wbr").count() > 0
+        assert watched.page.locator("#differences td.evidence wbr").count() > 0
 
 
 @pytest.mark.parametrize(("scheme", "width"), LOOKS)

@@ -11,7 +11,7 @@ import pytest
 from diffharness.errors import RunError, UsageError
 from diffharness.regression.baseline import Baseline, NoiseFloor
 from diffharness.regression.blessing import bless, bless_run
-from diffharness.regression.noise import noise_floors
+from diffharness.regression.noise import NOISE_FILE, Noise, noise_floors
 from diffharness.regression.scores import FinishedRun
 from tests.regression.made_up import MadeUpTask, made_up_run, right
 
@@ -131,6 +131,65 @@ def test_the_noise_floor_is_2_8_standard_deviations_of_one_evaluation(tmp_path: 
     assert noisy.floor == pytest.approx(max(2.8 * 0.1 / np.sqrt(4000), abs(noisy.difference)), rel=0.05)
     assert noisy.n_changed == 4000
     assert (quiet.floor, quiet.n_changed) == (0.0, 0)
+
+
+def noise_file(folder: Path, *scores: tuple[str, str]) -> Path:
+    """What an A/A run leaves."""
+    folder.mkdir()
+    floors = tuple(NoiseFloor(task=t, metric=m, difference=0.02, n_changed=1, floor=0.05) for t, m in scores)
+    (folder / NOISE_FILE).write_text(Noise(model="base", runs=("one", "other"), floors=floors).model_dump_json())
+    return folder
+
+
+def test_it_is_said_whose_noise_floors_are_kept_and_what_has_none(tmp_path: Path) -> None:
+    run = made_up_run(tmp_path / "run", TASKS)
+    scores = [(t.task, f"{m.metric},{m.filter}") for t in bless(FinishedRun.open(run), "candidate").tasks
+              for m in t.metrics]  # fmt: skip
+    aa = noise_file(tmp_path / "aa", *scores)
+    assert bless_run(run, tmp_path / "b.json", "candidate", aa).endswith(
+        f"with the noise floors of {aa} (an A/A run of base)"
+    )
+    fewer = noise_file(tmp_path / "fewer", *scores[1:])
+    said = bless_run(run, tmp_path / "b.json", "candidate", fewer)
+    assert said.endswith(f"(an A/A run of base, none of {' '.join(scores[0])})")
+
+
+def test_noise_of_other_tasks_is_refused(tmp_path: Path) -> None:
+    run = made_up_run(tmp_path / "run", TASKS)
+    other = noise_file(tmp_path / "aa", ("gsm8k", "acc,none"))
+    with pytest.raises(UsageError, match=rf"--noise {other} is of other tasks \(gsm8k\) than the run \(arc.*--tasks"):
+        bless_run(run, tmp_path / "b.json", "candidate", other)
+    assert not (tmp_path / "b.json").exists()
+
+
+def test_a_noise_floor_below_0_is_no_file_of_an_aa_run(tmp_path: Path) -> None:
+    run, aa = made_up_run(tmp_path / "run", TASKS), noise_file(tmp_path / "aa", ("arc", "acc,none"))
+    (aa / NOISE_FILE).write_text((aa / NOISE_FILE).read_text().replace('"floor":0.05', '"floor":-1'))
+    with pytest.raises(UsageError, match="is no file of an A/A run; make one with"):
+        bless_run(run, tmp_path / "b.json", "candidate", aa)
+
+
+def test_an_aa_run_in_place_of_a_comparison_is_told_apart_from_a_partial_one(tmp_path: Path) -> None:
+    aa = noise_file(tmp_path / "aa", ("arc", "acc,none"))
+    (aa / "manifest.json").write_text("{}")
+    with pytest.raises(UsageError, match=r"aa holds an A/A run, .* `diffharness bless --noise`"):
+        FinishedRun.open(aa)
+
+
+def test_a_report_of_a_newer_diffharness_is_not_read(tmp_path: Path) -> None:
+    run = made_up_run(tmp_path / "run", TASKS)
+    body = json.loads((run / "report.json").read_text())
+    (run / "report.json").write_text(json.dumps({**body, "schema_version": "99.0"}))
+    with pytest.raises(RunError, match=r"its schema version is 99\.0, .* update diffharness"):
+        FinishedRun.open(run)
+
+
+def test_a_side_that_is_absent_is_named_once(tmp_path: Path) -> None:
+    run = made_up_run(tmp_path / "run", TASKS)
+    (run / "evaluation" / "candidate" / "evaluation.json").unlink()
+    with pytest.raises(RunError, match=r"absent or damaged \(No such file or directory\); the same") as caught:
+        FinishedRun.open(run).side("candidate")
+    assert str(caught.value).count("evaluation.json") == 1
 
 
 def test_the_noise_floor_is_kept(tmp_path: Path) -> None:

@@ -62,6 +62,16 @@ def test_another_crosscoder_is_said(tmp_path: Path) -> None:
     assert any("is not the blessed run's" in note for note in found.notes)
 
 
+def test_other_names_of_its_latents_are_said_and_where_the_blessed_ones_lie(tmp_path: Path) -> None:
+    file = blessed(tmp_path, SAME)
+    kept = Baseline.load(file)
+    assert kept.crosscoder is not None
+    kept.model_copy(update={"crosscoder": kept.crosscoder.model_copy(update={"names": "of others"})}).save(file)
+    notes = check(made_up_run(tmp_path / "run", (SAME,)), against=file).notes
+    where = Path(kept.crosscoder.location).parent / "latents.parquet"
+    assert any(f"run with --annotator file,{where}" in note for note in notes)
+
+
 def test_reasons_of_another_pair_are_said_to_be(tmp_path: Path) -> None:
     """The account is of the run's own baseline, which need not be the model that was blessed."""
     run = made_up_run(tmp_path / "run", (SAME, WORSE))
@@ -137,6 +147,11 @@ def test_a_margin_below_the_noise_floor_is_refused_with_the_figure(tmp_path: Pat
     with pytest.raises(UsageError, match=r"noise floor of 0\.03"):
         check(run, against=file)
     assert check(run, against=file, policy=gate(tmp_path, "version: 1\ndefaults: {margin: 0.03}")).exit_code == 0
+    with pytest.raises(UsageError) as caught:
+        check(run, against=file)
+    remedy = str(caught.value).split("`")[1]
+    found = check(made_up_run(tmp_path / "two", (SAME, WORSE)), policy=gate(tmp_path, f"version: 1\n{remedy}"))
+    assert [rule.task for rule in found.rules] == [SAME.name, WORSE.name]
 
 
 def test_rules_on_the_mechanism_are_decided(tmp_path: Path) -> None:

@@ -230,6 +230,23 @@ def test_a_margin_below_the_noise_floor_is_refused_with_the_figure() -> None:
         decide_scores([flips(100, 5, 5, terms=Terms(0.01, min_effect=0.013))])
 
 
+def test_all_margins_below_their_noise_floors_are_named_at_once_and_what_would_do() -> None:
+    """A floor is rounded up where it is given as a margin: the same check with it is decided."""
+    floors = {"one": 0.0123456, "two": 0.05, "three": 0.004}
+    rules = [
+        replace(flips(100, 5, 5, terms=Terms(0.01, min_effect=floor)), rule=f"{task} acc,none", task=task)
+        for task, floor in floors.items()
+    ]
+    with pytest.raises(UsageError) as caught:
+        decide_scores(rules)
+    said = str(caught.value)
+    assert all(f"rule '{task} acc,none'" in said for task in ("one", "two"))
+    assert "three" not in said
+    assert '`tasks: {one: {margin: 0.0124}, two: {margin: 0.05}, "*": {}}`' in said
+    enough = {"one": 0.0124, "two": 0.05, "three": 0.01}
+    assert len(decide_scores([replace(r, terms=replace(r.terms, margin=enough[r.task])) for r in rules])) == 3
+
+
 def test_draws_depend_on_the_rule_alone() -> None:
     rng = np.random.default_rng(0)
     one = ScoreComparison("a", "t", "m,none", True, Terms(0.02), rng.random(150), rng.random(150))

@@ -15,6 +15,8 @@ import diffharness
 from diffharness.errors import RunError, UsageError
 from diffharness.evaluation import harness
 from diffharness.latents.taxonomy import load_taxonomy
+from diffharness.regression.blessing import label_hash
+from diffharness.regression.scores import FinishedRun
 from diffharness.report.schema import Latent, Report
 from diffharness.stages.naming import check_annotators
 from tests.latents.annotators.chat_server import Answer, ChatServer, Failure, array, is_grading, serve
@@ -86,6 +88,16 @@ def test_a_persons_labels_name_their_latents_and_the_account_uses_them(again, tm
     assert report.annotation is not None
     assert (report.annotation.annotator, report.annotation.n_named) == ("file: labels.csv", 2)
     assert (report.annotation.n_unclear, report.annotation.n_calls) == (30, 0)
+
+
+def test_the_names_of_an_earlier_run_are_taken_over_whole(again, first):
+    """Without them a gate that holds two runs against each other holds other categories against each other."""
+    before = FinishedRun.open(first)
+    report = again(annotator=f"file,{first / 'latents.parquet'}", **ONLY_ACCOUNT)
+    assert named(report), "nothing is shown by names that are all the same"
+    assert label_hash(FinishedRun(first, report)) == label_hash(before)
+    assert report.annotation is not None
+    assert report.annotation.annotator == "file: run/latents.parquet"
 
 
 def test_the_table_to_fill_in_is_left_once_and_never_touched_again(again, tmp_path):

@@ -11,6 +11,7 @@ from pathlib import Path
 from diffharness.errors import UsageError
 from diffharness.latents.annotation import Annotation
 from diffharness.latents.annotators.answers import shorten
+from diffharness.latents.annotators.earlier import SUFFIX, annotate_as_before
 from diffharness.latents.annotators.evidence import LatentEvidence, ShownText, evenly, prepare
 from diffharness.latents.taxonomy import UNCLEAR, Taxonomy, closest
 
@@ -24,11 +25,14 @@ def annotate_by_file(path: Path, n_latents: int, taxonomy: Taxonomy) -> tuple[An
     """The annotations of latents 0 to n - 1 from a table with the columns `latent`, `category` and perhaps `note`.
 
     Capitals do not matter, other columns are ignored, and semicolons or tabs may stand for commas, as spreadsheets
-    write them. Latents that the table leaves out or leaves empty are `unclear`.
+    write them. Latents that the table leaves out or leaves empty are `unclear`. The `latents.parquet` of a run stands
+    for the names that it gave (`annotators/earlier.py`).
 
     Raises `UsageError` with file, line and remedy: not UTF-8, a column that is missing, a latent that is no number, out
-    of range or listed twice, a category that the taxonomy does not have.
+    of range or listed twice, a category that the taxonomy does not have, no category in any line.
     """
+    if path.suffix == SUFFIX:
+        return annotate_as_before(path, n_latents, taxonomy)
     where = f"annotations {path}"
     rows = _rows(_read(path, where), where)
     names = {name.casefold(): name for name in (*taxonomy.names, UNCLEAR)}
@@ -51,6 +55,11 @@ def annotate_by_file(path: Path, n_latents: int, taxonomy: Taxonomy) -> tuple[An
             category=category, best=best, reason=reason, annotator=annotator, is_judged=bool(given)
         )
         lines[latent] = line
+    if not any(annotation.is_judged for annotation in found.values()):
+        raise UsageError(
+            f"{where}: no latent has a category yet; fill the column in, or give RUN/latents.parquet for the names "
+            "that a run gave"
+        )
     absent = Annotation(category=UNCLEAR, best=None, reason="not in the file", annotator=annotator, is_judged=False)
     return tuple(found.get(latent, absent) for latent in range(n_latents))
 

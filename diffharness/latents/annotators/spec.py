@@ -10,7 +10,10 @@ from typing import Literal
 from diffharness.errors import UsageError
 
 _MODEL = re.compile(r"[\w.-]+\s*,\s*\w+=")
-_FORMS = "give probe, file,PATH.csv, or an lm-eval model such as local-chat-completions,model=NAME,base_url=URL"
+_FORMS = (
+    "give probe, file,PATH.csv, file,RUN/latents.parquet, or an lm-eval model such as "
+    "local-chat-completions,model=NAME,base_url=URL"
+)
 
 
 @dataclass(frozen=True)

@@ -35,7 +35,7 @@ def test_a_persons_labels_become_annotations(tmp_path, content):
 
 
 def test_a_row_without_a_category_is_unclear(tmp_path):
-    (zero,) = annotate_by_file(write(tmp_path, "latent,category\n0,\n"), 1, TAXONOMY)
+    zero, _ = annotate_by_file(write(tmp_path, "latent,category\n0,\n1,unclear\n"), 2, TAXONOMY)
     assert (zero.category, zero.reason) == ("unclear", "left empty in the file")
 
 
@@ -53,6 +53,7 @@ def test_a_note_is_one_short_line(tmp_path):
             "latent,category\n0,code\n1,saftey\n",
             "line 3: category 'saftey' is not in the taxonomy; did you mean 'safety'",
         ),
+        ("latent,category,note\n0,,\n1,,seen\n", "no latent has a category yet; fill the column in, or give RUN/lat"),
         ("latent,category\n0,xyzzy\n", "line 2: .*there are: safety, arithmetic, code, unclear"),
         ("latent,category\n3,code\n", "line 2: latent 3 is out of range; they go from 0 to 2"),
         ("latent,category\n-1,code\n", "line 2: latent '-1' is no number"),
