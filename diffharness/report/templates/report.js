@@ -324,6 +324,12 @@ for (const button of all("button[data-copy]")) {
 const list = document.getElementById("latent-list");
 const explorer = list && explore(list);
 
+/* Parts are laid out only as they come near, which moves what was scrolled to: for half a second it is kept in view. */
+function keepInView(target, frames) {
+  const { top } = target.getBoundingClientRect();
+  if (top < 0 || top >= innerHeight) target.scrollIntoView();
+  if (frames) requestAnimationFrame(() => keepInView(target, frames - 1));
+}
 /* Links into closed parts open them. */
 function arrive(hash, isFocused) {
   let id = "";
@@ -334,6 +340,7 @@ function arrive(hash, isFocused) {
   if (!target) return;
   for (let at = target; at; at = at.parentElement) if (at.tagName === "DETAILS") at.open = true;
   target.scrollIntoView();
+  keepInView(target, 30);
   if (isFocused && target.tagName === "DETAILS") one("summary", target).focus({ preventScroll: true });
 }
 document.addEventListener("click", (event) => {
