@@ -69,9 +69,5 @@ class References:
 
 def _joined(texts: Sequence[tuple[int, ...]], length: int) -> list[int]:
     """One text after the other, each further one without its first token; from the front again where all are short."""
-    found = [texts[0][0]]
-    for ids in itertools.cycle(texts):
-        found.extend(ids[1:])
-        if len(found) >= length:
-            return found[:length]
-    raise AssertionError("a cycle has no end")
+    further = itertools.chain.from_iterable(ids[1:] for ids in itertools.cycle(texts))
+    return [texts[0][0], *itertools.islice(further, length - 1)]
